@@ -1,0 +1,105 @@
+"""The ``qanchor:`` section of feature_store.yaml."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from qanchor_plugin.declare.checks import raise_faults, reject_unknown_keys
+from qanchor_plugin.errors import DeclarationError
+
+ON_MISS = ("compute", "null", "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where the lake stands, what time it is, and how misses are answered.
+
+    Attributes:
+        lake: folder of our Delta tables (absolute, or a URI that Spark knows).
+        clock: the "now" of ttl, cutoff and misses; None is the wall clock. For data that ended.
+        engine: default engine of scenarios that name none: a preset or a folder.
+        device: ``auto`` (cuda when it is there), ``cpu`` or ``cuda``.
+        on_miss: ``compute`` the embedding, answer ``null``, or raise an ``error``.
+        max_compute_ms: most milliseconds one online request may spend on its misses.
+        spark_master: where the jobs run.
+        spark_conf: further Spark settings, over our defaults.
+        log_folder: where Spark's own output goes.
+        user_buckets: partitions of users in the lake (default 1: few large files).
+        max_bad_row_share: a job stops above this share of unusable source rows (0 to 1).
+        users_per_batch: users whose prefixes are built in one engine call.
+    """
+
+    lake: str
+    clock: datetime | None = None
+    engine: str = "demo"
+    device: str = "auto"
+    on_miss: str = "compute"
+    max_compute_ms: int = 2000
+    spark_master: str = "local[*]"
+    spark_conf: Mapping[str, str] = field(default_factory=dict)
+    log_folder: str = "logs"
+    user_buckets: int = 1
+    max_bad_row_share: float = 0.01
+    users_per_batch: int = 64
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.on_miss not in ON_MISS:
+            faults.append(f"on_miss is {self.on_miss!r}; accepted are {list(ON_MISS)}.")
+        if not 0 <= self.max_bad_row_share <= 1:
+            faults.append(f"max_bad_row_share is {self.max_bad_row_share}; it is a share, 0 to 1.")
+        if self.device not in ("auto", "cpu", "cuda"):
+            faults.append(f"device is {self.device!r}; accepted are auto, cpu and cuda.")
+        for name in ("max_compute_ms", "user_buckets", "users_per_batch"):
+            if getattr(self, name) < 1:
+                faults.append(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        raise_faults([f"feature_store.yaml, qanchor: {fault}" for fault in faults])
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any] | None, *, repo_path: Path) -> "Settings":
+        """The settings of a feature repo, relative paths made absolute.
+
+        Args:
+            given: the parsed ``qanchor:`` section.
+            repo_path: folder of feature_store.yaml.
+
+        Raises:
+            DeclarationError: no section, no lake, or an unknown or unusable key.
+        """
+        if not given or not given.get("lake"):
+            raise DeclarationError(
+                f"{repo_path / 'feature_store.yaml'} has no 'qanchor: lake:'; "
+                "add it: the folder where our Delta tables stand."
+            )
+        reject_unknown_keys("feature_store.yaml, qanchor", given, {one.name for one in fields(cls)})
+        values = dict(given)
+        values["lake"] = _absolute(str(values["lake"]), repo_path)
+        values["log_folder"] = _absolute(str(values.get("log_folder", "logs")), repo_path)
+        if "engine" in values and (repo_path / str(values["engine"])).is_dir():
+            values["engine"] = str((repo_path / str(values["engine"])).resolve())
+        if values.get("clock") is not None:
+            values["clock"] = _instant(values["clock"])
+        values["spark_conf"] = {k: str(v) for k, v in (values.get("spark_conf") or {}).items()}
+        return cls(**values)
+
+    def now(self) -> datetime:
+        """The instant that counts as now (UTC): the clock's, else the wall's."""
+        return self.clock if self.clock is not None else datetime.now(UTC)
+
+
+def _absolute(path: str, base: Path) -> str:
+    if "://" in path:
+        return path.rstrip("/")
+    return str((base / path).resolve())
+
+
+def _instant(value: Any) -> datetime:
+    try:
+        instant = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise DeclarationError(
+            f"feature_store.yaml, qanchor: clock is {value!r}; write it as 2018-01-01T00:00:00Z."
+        ) from error
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
