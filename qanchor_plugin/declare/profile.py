@@ -100,7 +100,8 @@ class Profile:
         summary_tokens = 1 + 3 * len(names)
         if self.max_tokens < summary_tokens:
             faults.append(
-                f"{where}: max_tokens is {self.max_tokens}; user and modality tokens alone need {summary_tokens}."
+                f"{where}: max_tokens is {self.max_tokens}; user and modality tokens alone "
+                f"need {summary_tokens}."
             )
         if self.max_groups < 0:
             faults.append(f"{where}: max_groups is {self.max_groups}; it must be 0 or more.")

@@ -48,7 +48,7 @@ class Scenario:
             faults.append(f"{where}: the query is empty; write the question in plain words.")
         elif len(self.query) > MAX_QUERY_CHARS:
             faults.append(
-                f"{where}: the query has {len(self.query)} characters, at most {MAX_QUERY_CHARS} are accepted."
+                f"{where}: the query has {len(self.query)} characters, at most {MAX_QUERY_CHARS} are taken."
             )
         if self.ttl < timedelta(0):
             faults.append(f"{where}: ttl is {self.ttl}; it must be zero (for ever) or more.")
