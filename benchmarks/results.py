@@ -1,0 +1,145 @@
+"""Measured figures: kept as rows in results/*.json, rendered into README and docs.
+
+Run ``python -m benchmarks.results`` to render every ``<!-- results: TABLE -->`` block again, and with
+``--check`` to fail when a block and its rows disagree.
+"""
+
+import json
+import platform
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "results"
+_BLOCK = re.compile(r"<!-- results: (?P<table>[\w-]+) -->\n.*?<!-- /results -->", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured figure.
+
+    Attributes:
+        table, row: where it stands.
+        value, unit: what was measured.
+        baseline, baseline_name: the peer's figure of the same run.
+        ratio: how many times better than the baseline; above 1 is good.
+        n, seeds: sample size and number of seeds.
+        standard_error: of ``value``.
+        command: what regenerates it.
+        machine: where it was measured.
+    """
+
+    table: str
+    row: str
+    value: float
+    unit: str
+    baseline: float | None = None
+    baseline_name: str | None = None
+    ratio: float | None = None
+    n: int | None = None
+    seeds: int | None = None
+    standard_error: float | None = None
+    command: str
+    machine: str
+
+
+def machine() -> str:
+    """The machine in a few words: architecture and processors that this process may use."""
+    import os
+
+    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def keep(name: str, rows: Iterable[Row]) -> Path:
+    """The rows stand in ``results/<name>.json``; rows of tables not given are kept as they were."""
+    rows = list(rows)
+    path = FOLDER / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    tables = {row.table for row in rows}
+    others = [row for row in load(path) if row.table not in tables]
+    body = [asdict(row) for row in [*others, *rows]]
+    path.write_text(json.dumps(body, indent=1) + "\n")
+    return path
+
+
+def load(path: Path) -> list[Row]:
+    """The rows of one results file; none when it does not exist."""
+    if not path.exists():
+        return []
+    return [Row(**row) for row in json.loads(path.read_text())]
+
+
+def table_of(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table; a column that no row uses is left out."""
+    against = any(row.baseline is not None for row in rows)
+    sampled = any(row.n is not None for row in rows)
+    header = ["", "measured", *(["against", "ratio"] if against else []), *(["n"] if sampled else [])]
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---"] * len(header)) + " |"]
+    for row in rows:
+        cells = [row.row, _figure(row)]
+        if against:
+            cells += [_baseline(row), "" if row.ratio is None else f"{row.ratio:.2f}x"]
+        if sampled:
+            cells.append("" if row.n is None else f"{row.n:,}")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    lines.append("Measured by " + ", ".join(f"`{c}`" for c in sorted({row.command for row in rows})))
+    lines[-1] += " on " + ", ".join(sorted({row.machine for row in rows})) + "."
+    return "\n".join(lines)
+
+
+def rendered(text: str, rows: Sequence[Row]) -> str:
+    """``text`` with every results block filled from the rows.
+
+    Raises:
+        KeyError: a block names a table that no row has.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["table"]
+        chosen = [row for row in rows if row.table == name]
+        if not chosen:
+            raise KeyError(f"no results for table {name!r}; run the command that measures it")
+        return f"<!-- results: {name} -->\n{table_of(chosen)}\n<!-- /results -->"
+
+    return _BLOCK.sub(fill, text)
+
+
+def pages() -> list[Path]:
+    """README and every page of docs."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Pages are rendered; with ``--check`` none is written, and 1 is returned when one differs."""
+    rows = [row for path in sorted(FOLDER.glob("*.json")) for row in load(path)]
+    differing = []
+    for page in pages():
+        text = page.read_text()
+        fresh = rendered(text, rows)
+        if fresh == text:
+            continue
+        differing.append(page.relative_to(ROOT))
+        if "--check" not in arguments:
+            page.write_text(fresh)
+    for page in differing:
+        print(("out of date: " if "--check" in arguments else "rendered: ") + str(page))
+    return 1 if differing and "--check" in arguments else 0
+
+
+def _figure(row: Row) -> str:
+    error = "" if row.standard_error is None else f" ± {row.standard_error:.3g}"
+    return f"{row.value:.4g}{error} {row.unit}".strip()
+
+
+def _baseline(row: Row) -> str:
+    if row.baseline is None:
+        return ""
+    return f"{row.baseline:.4g} {row.unit} ({row.baseline_name})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
