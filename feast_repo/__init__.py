@@ -1,0 +1,1 @@
+"""The example feature store, on the Complete Journey sample: a US grocery retailer's year."""
