@@ -5,6 +5,7 @@ Whatever changes the bytes of a thing is in its key. All digests are BLAKE2b.
 
 import hashlib
 import json
+import zlib
 from typing import Any
 
 TEXT_ID_BYTES = 16
@@ -17,6 +18,11 @@ SCENARIO_DIGEST_CHARS = 16
 def text_id(text: str) -> bytes:
     """The 16-byte identity of an event text: BLAKE2b of its UTF-8 bytes."""
     return hashlib.blake2b(text.encode("utf-8"), digest_size=TEXT_ID_BYTES).digest()
+
+
+def user_bucket(user: bytes, num_buckets: int) -> int:
+    """The partition of a user: CRC-32 of the key's bytes modulo ``num_buckets`` (Spark's crc32 agrees)."""
+    return zlib.crc32(user) % num_buckets
 
 
 def digest(*parts: Any) -> str:

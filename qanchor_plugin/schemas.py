@@ -17,6 +17,7 @@ USER, USER_KEY, USER_BUCKET = "user", "user_key", "user_bucket"
 MONTH, BATCH, NUM_EVENTS = "month", "batch", "num_events"
 EVENT_AT, KNOWN_AT, GROUPS, AMOUNTS = "event_at", "known_at", "groups", "amounts"
 PROFILE, PREFIX_ID, VISIBLE_DIGEST = "profile", "prefix_id", "visible_digest"
+PREFIX_DIGEST = "prefix_digest"
 NUM_TOKENS, TOKENS, TOKENS_DTYPE, POSITIONS = "num_tokens", "tokens", "tokens_dtype", "positions"
 KV, KV_SCHEME, CONTENT_DIGEST = "kv", "kv_scheme", "content_digest"
 AS_OF, CUTOFF = "as_of", "cutoff"
@@ -85,6 +86,7 @@ USER_PREFIXES = pa.schema(
         (BATCH, pa.string()),
         (CUTOFF, INSTANT),
         (PREFIX_ID, pa.string()),
+        (PREFIX_DIGEST, pa.string()),
         (VISIBLE_DIGEST, pa.string()),
         (AS_OF, INSTANT),
         (NUM_EVENTS, pa.int32()),
@@ -97,7 +99,8 @@ USER_PREFIXES = pa.schema(
         (KV, pa.binary()),
     ]
 )
-"""``tokens``: row-major (num_tokens, token_width) of ``tokens_dtype``; ``positions``: int32."""
+"""``tokens``: row-major (num_tokens, token_width) of ``tokens_dtype``; ``positions``: int32.
+``prefix_digest`` is the engine's: prefixes of several engines stand side by side."""
 
 SCENARIO_EMBEDDINGS = pa.schema(
     [
