@@ -1,0 +1,1 @@
+"""Whether embeddings are any good: tasks, folds, probe, metrics, bootstraps, baselines."""
