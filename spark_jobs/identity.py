@@ -38,7 +38,7 @@ def with_user_key(df: DataFrame, entities: Sequence[EntityRef]) -> DataFrame:
     """
     check_entities(entities)
     keys = F.struct(*[key_column(entity).alias(entity.join_key) for entity in entities])
-    encode = F.arrow_udf(_encoder(tuple(entities)), returnType=_USER_STRUCT)
+    encode = F.arrow_udf(_encoder(tuple(entities)), returnType=_USER_STRUCT)  # type: ignore[call-overload]
     added = df.withColumn("__user", encode(keys))
     return added.select(*df.columns, F.col(f"__user.{S.USER}"), F.col(f"__user.{S.USER_KEY}"))
 
@@ -86,21 +86,33 @@ def _value_bytes(value_type: str, value: Any) -> bytes:
     return struct.pack("<q" if value_type == "INT64" else "<i", value)
 
 
+def encode_users(
+    columns: Sequence[Sequence[Any]], entities: Sequence[EntityRef]
+) -> tuple[list[bytes | None], list[str | None]]:
+    """The entity key and the readable key of every row; each distinct key is made once.
+
+    Args:
+        columns: one list of values a join key, in the entities' order.
+    """
+    known: dict[tuple[Any, ...], tuple[bytes | None, str | None]] = {}
+    users: list[bytes | None] = []
+    names: list[str | None] = []
+    for values in zip(*columns, strict=True):
+        if values not in known:
+            absent = any(value is None for value in values)
+            known[values] = (
+                (None, None) if absent else (entity_key(entities, values), readable_key(entities, values))
+            )
+        user, name = known[values]
+        users.append(user)
+        names.append(name)
+    return users, names
+
+
 def _encoder(entities: tuple[EntityRef, ...]) -> Any:
     def encode(keys: pa.Array) -> pa.Array:
         columns = [keys.field(position).to_pylist() for position in range(len(entities))]
-        known: dict[tuple[Any, ...], tuple[bytes | None, str | None]] = {}
-        users: list[bytes | None] = []
-        names: list[str | None] = []
-        for values in zip(*columns, strict=True):
-            if values not in known:
-                absent = any(value is None for value in values)
-                known[values] = (
-                    (None, None) if absent else (entity_key(entities, values), readable_key(entities, values))
-                )
-            user, name = known[values]
-            users.append(user)
-            names.append(name)
+        users, names = encode_users(columns, entities)
         return pa.StructArray.from_arrays(
             [pa.array(users, pa.binary()), pa.array(names, pa.string())], [S.USER, S.USER_KEY]
         )

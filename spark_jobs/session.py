@@ -36,6 +36,9 @@ DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 _TIME_ZONE = "spark.sql.session.timeZone"
 _LOG = logging.getLogger(__name__)
 
+logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL + 1)
+"""PySpark prints every analysis error as JSON besides raising it."""
+
 
 def get_session(settings: Settings, *, app_name: str = "qanchor") -> SparkSession:
     """The process's Spark session: the one that is active, else a new one.

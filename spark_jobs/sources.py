@@ -126,10 +126,10 @@ def increment(
         return None
     whole = Batch(table=now.table, first=0, last=now.number)
     if seen and same_table and 0 <= newest < now.number and not full:
-        added = _added_files(spark, now, newest + 1)
+        added = _added_rows(spark, source, now, newest + 1)
         if added is not None:
             batch = Batch(table=now.table, first=newest + 1, last=now.number)
-            return Increment(rows=_rows_of(spark, source, now, added), batch=batch, replaces=False)
+            return Increment(rows=added, batch=batch, replaces=False)
     version = now.number if now.location else None
     return Increment(
         rows=read_source(spark, source, version=version), batch=whole, replaces=bool(seen) or full
@@ -150,7 +150,7 @@ def _unmapped(spark: SparkSession, source: SourceSpec, version: int | None) -> D
     except AnalysisException as error:
         raise InputDataError(
             f"source {source.name!r} cannot be read from {place(source)} ({source.format}): "
-            f"{error.getErrorClass() or error}. Check that it exists, from the folder the command runs in."
+            f"{error.getCondition() or error}. Check that it exists, from the folder the command runs in."
         ) from error
 
 
@@ -182,31 +182,30 @@ def _fingerprint(spark: SparkSession, source: SourceSpec) -> str:
     return digest("rows", found["num"], str(found["sum"]))[:12]
 
 
-def _added_files(spark: SparkSession, now: SourceVersion, first: int) -> list[str] | None:
-    """Data files that versions ``first`` to now added; None when a version did anything but add rows."""
+def _added_rows(spark: SparkSession, source: SourceSpec, now: SourceVersion, first: int) -> DataFrame | None:
+    """Rows that versions ``first`` to now added; None when a version did anything but add rows.
+
+    Also None when that can no longer be told (log cleaned) or read (files vacuumed, column mapping).
+    """
     if not now.by_name:
         return None
     commits = [f"{now.location}/_delta_log/{number:020d}.json" for number in range(first, now.number + 1)]
     try:
         log = spark.read.schema(_LOG_SCHEMA).json(commits).collect()
-    except AnalysisException:  # the log's oldest commits were cleaned away
+        if any(row["remove"] is not None and row["remove"]["dataChange"] for row in log):
+            return None
+        added = [row["add"] for row in log if row["add"] is not None and row["add"]["dataChange"]]
+        if any(one["deletionVector"] is not None for one in added):
+            return None
+        return _rows_of(spark, source, now, [unquote(one["path"]) for one in added])
+    except AnalysisException:
         return None
-    removed = {row["remove"]["path"] for row in log if row["remove"] is not None}
-    changed = any(row["remove"] is not None and row["remove"]["dataChange"] for row in log)
-    added = [row["add"] for row in log if row["add"] is not None and row["add"]["dataChange"]]
-    vectors = any(one["deletionVector"] is not None for one in added)
-    if changed or vectors or any(one["path"] in removed for one in added):
-        return None
-    return [_absolute(now.location, unquote(one["path"])) for one in added]
-
-
-def _absolute(location: str, path: str) -> str:
-    return path if "://" in path or path.startswith(("/", "file:")) else f"{location}/{path}"
 
 
 def _rows_of(spark: SparkSession, source: SourceSpec, now: SourceVersion, files: list[str]) -> DataFrame:
     schema = _unmapped(spark, source, now.number).schema
     if not files:
         return _mapped(spark.createDataFrame([], schema), source)
-    reader = spark.read.schema(schema).option("basePath", now.location)
-    return _mapped(reader.parquet(*files), source)
+    paths = [one if "://" in one or one.startswith("/") else f"{now.location}/{one}" for one in files]
+    rows = spark.read.schema(schema).option("basePath", now.location).parquet(*paths)
+    return _mapped(rows, source)

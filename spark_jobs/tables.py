@@ -94,7 +94,7 @@ class Lake:
         self._write(name, rows, {})
 
     def replace(self, name: str, rows: DataFrame, *, where: str) -> None:
-        """The rows that match ``where`` are gone and ``rows``, which all match it, stand instead: one commit."""
+        """``rows``, which all match ``where``, stand instead of those that matched it: one commit."""
         self._write(name, rows, {"replaceWhere": where})
 
     def _write(self, name: str, rows: DataFrame, options: Mapping[str, str]) -> None:
