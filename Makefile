@@ -33,7 +33,7 @@ bench: env  ## Measure speed and memory into results/performance.json
 	@$(PY) -m benchmarks.run
 
 results: env  ## Render the tables of README and docs from results/*.json
-	@$(PY) -m benchmarks.render
+	@$(PY) -m benchmarks.results
 
 lock: env  ## Write requirements.lock anew from pyproject.toml
 	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
