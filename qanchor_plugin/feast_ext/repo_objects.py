@@ -1,0 +1,38 @@
+"""What a feature repo declares, read from the modules that Feast has just imported.
+
+Feast shows a provider one data source at a time; whoever must see all of them looks where Feast looked.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from feast import FeatureService
+from feast.repo_config import RepoConfig
+from feast.repo_operations import get_repo_files
+
+from qanchor_plugin.feast_ext.anchor_source import AnchorSource
+from qanchor_plugin.feast_ext.declarations import is_anchor
+
+
+def repo_objects(config: RepoConfig) -> tuple[list[AnchorSource], list[FeatureService]]:
+    """Sources of all anchor views, and all services, at the top level of the repo's imported modules."""
+    sources: dict[int, AnchorSource] = {}
+    services: dict[int, FeatureService] = {}
+    for one in _top_level(config):
+        if is_anchor(one):
+            sources[id(one.batch_source)] = one.batch_source
+        elif isinstance(one, FeatureService):
+            services[id(one)] = one
+    return list(sources.values()), list(services.values())
+
+
+def _top_level(config: RepoConfig) -> Iterator[Any]:
+    if not config.repo_path:
+        return
+    files = {str(path) for path in get_repo_files(Path(config.repo_path).resolve())}
+    for module in list(sys.modules.values()):
+        where = getattr(module, "__file__", None)
+        if where and str(Path(where).resolve()) in files:
+            yield from list(vars(module).values())
