@@ -1,0 +1,374 @@
+"""The engine's façade: users to prefixes, queries to suffixes, both to embeddings."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from qanchor_plugin.engine.build_prefix import PrefixBuilder, Vectors
+from qanchor_plugin.engine.config import PRESETS, EngineConfig
+from qanchor_plugin.engine.embedding import embed_one_by_one, embed_packed
+from qanchor_plugin.engine.event_encoder import EventEncoder
+from qanchor_plugin.engine.initial import initialise
+from qanchor_plugin.engine.load import (
+    BACKBONE,
+    CONFIG,
+    ENCODER,
+    WEIGHTS,
+    load_language_model,
+    read_config,
+    read_meaning_space,
+    read_own_state,
+    resolve_device,
+    resolve_dtype,
+    write_own_state,
+)
+from qanchor_plugin.engine.modules import EngineModules
+from qanchor_plugin.engine.prefix import LAYOUT, Prefix, PreviewLine, layout, preview
+from qanchor_plugin.engine.query import language_rows, meaning_rows, plain_ids, suffix_rows
+from qanchor_plugin.engine.soft_prompt import SoftPrompt
+from qanchor_plugin.engine.suffix import PreparedQuery
+from qanchor_plugin.engine.weights import state_digest
+from qanchor_plugin.errors import EngineError
+from qanchor_plugin.identity import digest
+from qanchor_plugin.sequence.slice import UserSlice
+
+Float32 = npt.NDArray[np.float32]
+
+_PREFIX_KEYS = (
+    "backbone", "encoder_dim", "hidden", "token_dtype", "time", "epoch", "template", "modalities",
+    "group_tokens", "summaries", "meaning_dim", "rope_base",
+)  # fmt: skip
+_SUFFIX_KEYS = (
+    "query_template",
+    "embedding_dim",
+    "projection_dim",
+    "num_layers",
+    "num_heads",
+    "length_multiple",
+)
+
+
+class QueryAnchorEngine:
+    """Event encoder, hierarchy, backbone and projection, ready to serve.
+
+    Attributes:
+        config: what it is made of.
+        modules: the torch parts; a training loop calls these.
+        device: where they stand.
+    """
+
+    embedding_dim = 128
+
+    def __init__(
+        self, config: EngineConfig, modules: EngineModules, encoder: EventEncoder, tokenizer: Any = None
+    ) -> None:
+        self.config, self.modules, self._encoder, self._tokenizer = config, modules, encoder, tokenizer
+        self.device = modules.projection.inner.weight.device
+        modules.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, name_or_folder: str, *, device: str = "auto") -> "QueryAnchorEngine":
+        """A preset (``demo``, ``qwen2.5-0.5b``) or a folder written by :meth:`save_pretrained`.
+
+        Raises:
+            EngineError: neither, or its files cannot be had; names the next step.
+        """
+        if name_or_folder in PRESETS:
+            return cls.untrained(PRESETS[name_or_folder], device=device)
+        if not Path(name_or_folder).is_dir():
+            raise EngineError(
+                f"engine {name_or_folder!r} is neither a preset ({', '.join(PRESETS)}) nor an existing folder. "
+                "Name a preset, or a folder written by QueryAnchorEngine.save_pretrained."
+            )
+        return cls.from_pretrained(name_or_folder, device=device)
+
+    @classmethod
+    def untrained(cls, config: EngineConfig, *, device: str = "auto") -> "QueryAnchorEngine":
+        """An engine of ``config`` whose own weights are drawn from its seed; the backbone of kind ``hf``
+        and the sentence encoder are loaded from their sources."""
+        on = resolve_device(device)
+        model, tokenizer = None, None
+        if config.backbone == "hf":
+            model, tokenizer = load_language_model(config.backbone_source, resolve_dtype(config, on))
+        return cls.from_parts(config, model=model, tokenizer=tokenizer, device=device)
+
+    @classmethod
+    def from_parts(
+        cls,
+        config: EngineConfig,
+        *,
+        model: Any = None,
+        tokenizer: Any = None,
+        encoder: EventEncoder | None = None,
+        device: str = "auto",
+    ) -> "QueryAnchorEngine":
+        """An engine around a loaded transformers model and tokenizer (None for ``meaning``), its own
+        weights drawn from the config's seed.
+
+        Raises:
+            EngineError: the model's width is not the config's.
+        """
+        on = resolve_device(device)
+        modules = _assembled(config, model, on)
+        initialise(modules, config.seed)
+        if config.backbone == "meaning":
+            read_meaning_space(modules)
+        encoder = encoder or EventEncoder(config.encoder_source, dim=config.encoder_dim, device=str(on))
+        return cls(config, modules.to(on), encoder, tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str = "auto") -> "QueryAnchorEngine":
+        """The engine that :meth:`save_pretrained` wrote, with the same bits.
+
+        Raises:
+            EngineError: a file is absent, truncated or of another architecture; names it.
+        """
+        folder, on = Path(folder), resolve_device(device)
+        config = read_config(folder)
+        model, tokenizer = None, None
+        if config.backbone == "hf":
+            source = _inside(folder, config.backbone_source)
+            model, tokenizer = load_language_model(source, resolve_dtype(config, on))
+        modules = _assembled(config, model, on)
+        read_own_state(modules, folder / WEIGHTS)
+        source = _inside(folder, config.encoder_source)
+        encoder = EventEncoder(source, dim=config.encoder_dim, device=str(on))
+        return cls(config, modules.to(on), encoder, tokenizer)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """``folder`` holds the whole engine: config.json, engine.safetensors, and for ``hf`` the backbone
+        with its tokenizer; a sentence encoder that a package carries is named, any other is copied."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self.config
+        write_own_state(self.modules, folder / WEIGHTS)
+        if config.backbone == "hf":
+            self.modules.backbone.model.save_pretrained(folder / BACKBONE)
+            self._tokenizer.save_pretrained(folder / BACKBONE)
+            config = config.with_(backbone_source=f"./{BACKBONE}")
+        if not config.encoder_source.startswith("package:"):
+            if self._encoder.folder.resolve() != (folder / ENCODER).resolve():
+                shutil.copytree(self._encoder.folder, folder / ENCODER, dirs_exist_ok=True)
+            config = config.with_(encoder_source=f"./{ENCODER}")
+        (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
+
+    # --- identity ---------------------------------------------------------------------------
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of everything that makes an embedding: weights, config, tokenizer, projection, dtype."""
+        weights = state_digest(self.modules.state_dict())
+        return digest("engine/1", self.prefix_digest, self._chosen(_SUFFIX_KEYS), weights)
+
+    @cached_property
+    def prefix_digest(self) -> str:
+        """Identity of what shapes stored prefix tokens."""
+        model = getattr(self.modules.backbone, "model", None)
+        rope = None if model is None else getattr(model.config, "rope_parameters", None)
+        tokenizer = self._tokenizer
+        vocabulary = None if tokenizer is None else tokenizer.backend_tokenizer.to_str()
+        return digest(
+            "prefix/1",
+            LAYOUT,
+            self._chosen(_PREFIX_KEYS),
+            self.encoder_id,
+            None if vocabulary is None else digest(vocabulary),
+            str(self.modules.compute_dtype),
+            None if rope is None else dict(rope),
+            state_digest(self.modules.prefix_state()),
+        )
+
+    @cached_property
+    def kv_digest(self) -> str:
+        """Identity of stored keys and values: the prefix's and the backbone's weights."""
+        return digest("kv/1", self.prefix_digest, state_digest(self.modules.backbone.state_dict()))
+
+    @property
+    def encoder_id(self) -> str:
+        """Identity of the event encoder; vectors of another cannot be used."""
+        return self._encoder.encoder_id
+
+    @property
+    def encoder_dim(self) -> int:
+        """Width of event vectors."""
+        return self.config.encoder_dim
+
+    @property
+    def token_width(self) -> int:
+        """Numbers in a stored prefix token."""
+        return self.config.token_width
+
+    @property
+    def token_dtype(self) -> str:
+        """Type of stored prefix tokens; ``bfloat16`` is carried as uint16 bit patterns."""
+        return self.config.token_dtype
+
+    @property
+    def suffix_knows_time(self) -> bool:
+        """Whether an embedding changes with the cutoff's day alone."""
+        return self.config.time == "day" or self.config.summaries
+
+    @property
+    def max_query_tokens(self) -> int:
+        """Longer queries are refused."""
+        return self.config.max_query_tokens
+
+    def _chosen(self, keys: Sequence[str]) -> dict[str, Any]:
+        return {key: value for key, value in self.config.to_dict().items() if key in keys}
+
+    # --- texts and prefixes -----------------------------------------------------------------
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> npt.NDArray[np.float16]:
+        """(N, encoder_dim) float16, L2-normalised: a text's vector is the same whatever the batch.
+
+        Args:
+            texts: event texts and group names.
+            batch_size: texts tokenised at a time.
+        """
+        parts = [
+            self._encoder.encode(texts[start : start + batch_size])
+            for start in range(0, len(texts), batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.encoder_dim), np.float16)
+
+    def build_prefixes(self, slices: Sequence[UserSlice], vectors: Vectors) -> list[Prefix]:
+        """One prefix a slice, in order.
+
+        Raises:
+            MissingVectorsError: some texts have no vector yet.
+        """
+        with torch.inference_mode():
+            builder = PrefixBuilder(self.modules, slices, vectors)
+            made: dict[tuple[str, ...], Float32] = {}
+            names = [tuple(one.name for one in user.modalities) for user in slices]
+            for key in dict.fromkeys(names):
+                made[key] = self._template_rows(key)
+            return builder.build([made[key] for key in names])
+
+    def preview_prefix(self, user_slice: UserSlice, text_of: Mapping[bytes, str]) -> list[PreviewLine]:
+        """The prefix's tokens as lines for people."""
+        slots = layout(user_slice, group_tokens=self.config.group_tokens)
+        template = self._template(tuple(one.name for one in user_slice.modalities))
+        return preview(user_slice, slots, template, text_of)
+
+    def _template(self, sources: tuple[str, ...]) -> str:
+        return self.config.template.format(sources=", ".join(sources))
+
+    def _template_rows(self, sources: tuple[str, ...]) -> Float32:
+        if self.modules.start is not None:
+            return self.modules.start[None].float().cpu().numpy()
+        ids = self._tokenizer(self._template(sources), add_special_tokens=False)["input_ids"]
+        rows = self.modules.backbone.embed_ids(torch.tensor(ids, device=self.device, dtype=torch.int64))
+        return rows.float().cpu().numpy()
+
+    # --- queries and embeddings -------------------------------------------------------------
+
+    def count_query_tokens(self, query: str) -> int:
+        """Tokens of the query itself, without template, soft prompt and ``<USER_EMB>``."""
+        if self._tokenizer is None:
+            return self._encoder.count_tokens(query.strip())
+        return len(plain_ids(self._tokenizer, query.strip()))
+
+    def prepare_query(self, query: str, soft_prompt: SoftPrompt | None = None) -> PreparedQuery:
+        """The query ready to be asked of any user; made once a scenario.
+
+        Raises:
+            EngineError: it is empty or too long, or the soft prompt is of another engine.
+        """
+        text = query.strip()
+        count = self.count_query_tokens(text)
+        if not text:
+            raise EngineError("the query is empty. Ask a question, such as 'Will this user buy again?'.")
+        if count > self.max_query_tokens:
+            raise EngineError(
+                f"the query has {count} tokens, at most {self.max_query_tokens} are read: {text[:80]!r}... "
+                "Shorten it."
+            )
+        prompt = None if soft_prompt is None else self._checked_prompt(soft_prompt)
+        with torch.inference_mode():
+            if self.config.backbone == "meaning":
+                rows, asked = meaning_rows(self.modules, self._encoder, text)
+            else:
+                before, after = self.config.query_template.split("{query}", 1)
+                rows, asked = language_rows(self.modules, self._tokenizer, before, text, after), None
+            made = suffix_rows(self.modules, prompt, rows, asked).float().cpu().numpy()
+        return PreparedQuery(
+            query=text,
+            rows=made,
+            engine_digest=self.digest,
+            soft_prompt_digest=None if soft_prompt is None else soft_prompt.digest,
+        )
+
+    def embed(
+        self, prefixes: Sequence[Prefix], queries: Sequence[PreparedQuery], cutoffs: Sequence[int]
+    ) -> Float32:
+        """(P, Q, 128) float32, L2-normalised: every query of every prefix at its cutoff.
+
+        Args:
+            prefixes: from :meth:`build_prefixes` of this engine.
+            queries: from :meth:`prepare_query` of this engine.
+            cutoffs: one a prefix, microseconds since 1970 UTC.
+
+        Raises:
+            EngineError: another engine's prefixes or queries, or too few cutoffs.
+        """
+        self._check(prefixes, queries, cutoffs)
+        with torch.inference_mode():
+            return embed_packed(self.modules, prefixes, queries, cutoffs)
+
+    def embed_reference(
+        self, prefixes: Sequence[Prefix], queries: Sequence[PreparedQuery], cutoffs: Sequence[int]
+    ) -> Float32:
+        """The same as :meth:`embed` by the slow obvious path; tests compare the two."""
+        self._check(prefixes, queries, cutoffs)
+        with torch.inference_mode():
+            return embed_one_by_one(self.modules, prefixes, queries, cutoffs)
+
+    def _check(
+        self, prefixes: Sequence[Prefix], queries: Sequence[PreparedQuery], cutoffs: Sequence[int]
+    ) -> None:
+        if len(prefixes) != len(cutoffs):
+            raise EngineError(
+                f"{len(prefixes)} prefixes and {len(cutoffs)} cutoffs; give one cutoff a prefix."
+            )
+        for one in queries:
+            if one.engine_digest != self.digest:
+                raise EngineError(
+                    f"query {one.query!r} was prepared by engine {one.engine_digest}, this is {self.digest}. "
+                    "Prepare it with this engine."
+                )
+        for prefix in prefixes:
+            if prefix.tokens.shape != (len(prefix.positions), self.token_width):
+                raise EngineError(
+                    f"a prefix has tokens of shape {prefix.tokens.shape} and {len(prefix.positions)} positions; "
+                    f"this engine's are {self.token_width} wide. Rebuild the prefixes."
+                )
+
+    def _checked_prompt(self, prompt: SoftPrompt) -> torch.Tensor:
+        if prompt.engine_digest != self.digest or prompt.tokens.shape[1] != self.config.hidden:
+            raise EngineError(
+                f"the soft prompt belongs to engine {prompt.engine_digest} (width {prompt.tokens.shape[1]}), "
+                f"this is {self.digest} (width {self.config.hidden}). Tune one for this engine."
+            )
+        return torch.from_numpy(prompt.tokens)
+
+
+def _assembled(config: EngineConfig, model: Any, device: torch.device) -> EngineModules:
+    if config.backbone == "hf":
+        if model is None:
+            raise EngineError("an engine of backbone 'hf' needs a model. Use QueryAnchorEngine.load.")
+        width = model.config.hidden_size
+        if width != config.hidden:
+            raise EngineError(f"the backbone is {width} wide, the config says {config.hidden}. Set 'hidden'.")
+        model = model.to(resolve_dtype(config, device))
+    return EngineModules(config, model)
+
+
+def _inside(folder: Path, source: str) -> str:
+    return str(folder / source) if source.startswith("./") else source

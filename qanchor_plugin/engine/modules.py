@@ -1,0 +1,122 @@
+"""An engine's trainable parts, as one torch module with tensor-level forwards.
+
+A training loop calls these with gradients; the façade calls them under ``inference_mode``.
+Shape letters: B users, L prefix tokens, S suffix tokens, Q queries, W hidden width, E encoder width,
+M meaning width, C = W + M.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qanchor_plugin.engine.backbone import KV, CausalLMBackbone
+from qanchor_plugin.engine.config import EngineConfig
+from qanchor_plugin.engine.hierarchy import HierarchicalEncoder
+from qanchor_plugin.engine.meaning import MeaningBackbone
+from qanchor_plugin.engine.projection import Projection
+from qanchor_plugin.engine.suffix import (
+    Packed,
+    SuffixEncoder,
+    block_mask,
+    causal_mask,
+    suffix_positions,
+)
+
+
+class MeaningSpace(nn.Module):
+    """Fixed projection of encoder vectors in which meaning heads compare: centred, normalised, reduced."""
+
+    def __init__(self, encoder_dim: int, meaning_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("text_mean", torch.zeros(encoder_dim))
+        self.register_buffer("query_mean", torch.zeros(encoder_dim))
+        self.register_buffer("basis", torch.zeros(encoder_dim, meaning_dim))
+
+    def texts(self, vectors_NE: Tensor) -> Tensor:
+        """Event texts and group names as keys: (N, E) to (N, M)."""
+        return nn.functional.normalize(vectors_NE - self.text_mean, dim=-1) @ self.basis
+
+    def queries(self, vectors_NE: Tensor) -> Tensor:
+        """Queries, in the same space: (N, E) to (N, M)."""
+        return nn.functional.normalize(vectors_NE - self.query_mean, dim=-1) @ self.basis
+
+
+class EngineModules(nn.Module):
+    """Hierarchy, backbone, suffix and projection of one engine."""
+
+    def __init__(self, config: EngineConfig, model: Any = None) -> None:
+        super().__init__()
+        self.config = config
+        self.hierarchy = HierarchicalEncoder(config)
+        by_meaning = config.backbone == "meaning"
+        self.backbone: MeaningBackbone | CausalLMBackbone = (
+            MeaningBackbone(config) if by_meaning else CausalLMBackbone(model)
+        )
+        self.space = MeaningSpace(config.encoder_dim, config.meaning_dim) if by_meaning else None
+        self.start = nn.Parameter(torch.zeros(config.hidden)) if by_meaning else None
+        self.suffix = SuffixEncoder(
+            config.hidden,
+            encoder_dim=config.encoder_dim if by_meaning else None,
+            with_age=config.summaries,
+        )
+        self.projection = Projection(config.hidden, config.projection_dim, config.embedding_dim)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Type of the backbone's weights."""
+        return next(self.backbone.parameters()).dtype
+
+    def prefill(self, rows_BLC: Tensor, positions_BL: Tensor, valid_BL: Tensor) -> KV:
+        """The prefixes' keys and values.
+
+        Args:
+            rows_BLC: soft tokens, right-padded.
+            positions_BL: int64.
+            valid_BL: bool, False where padded.
+        """
+        is_suffix = torch.zeros(rows_BLC.shape[1], dtype=torch.bool, device=rows_BLC.device)
+        rows = rows_BLC.to(self.compute_dtype)
+        _, kv = self.backbone.encode(rows, positions_BL, causal_mask(valid_BL), is_suffix, None)
+        return kv
+
+    def answer(self, kv: KV, valid_BL: Tensor, packed: Packed, start_B: Tensor, age_BF: Tensor) -> Tensor:
+        """(B, Q, 128) float32, L2-normalised: every packed query over every user's cached prefix.
+
+        Args:
+            kv: from :meth:`prefill`; it is read, not changed.
+            valid_BL: bool, False where the prefix is padded.
+            packed: the queries.
+            start_B: see :func:`..suffix.suffix_positions`.
+            age_BF: see :func:`..features.age_features`.
+        """
+        rows = self.suffix.rows(packed, age_BF).to(self.compute_dtype)
+        positions = suffix_positions(packed, start_B, time=self.config.time)
+        is_suffix = torch.ones(rows.shape[1], dtype=torch.bool, device=rows.device)
+        allowed = block_mask(packed.query_S, valid_BL)
+        hidden, _ = self.backbone.encode(rows, positions, allowed, is_suffix, kv)
+        return self.projection(hidden[:, packed.last_Q].float())
+
+    def full(self, rows_BNC: Tensor, positions_BN: Tensor, num_suffix: int) -> Tensor:
+        """(B, 128) float32: prefix and one suffix encoded together, no cache, no padding (the slow path)."""
+        length = rows_BNC.shape[1]
+        is_suffix = torch.arange(length, device=rows_BNC.device) >= length - num_suffix
+        allowed = torch.ones(length, length, dtype=torch.bool, device=rows_BNC.device).tril()
+        rows = rows_BNC.to(self.compute_dtype)
+        hidden, _ = self.backbone.encode(
+            rows, positions_BN, allowed.expand(len(rows), -1, -1), is_suffix, None
+        )
+        return self.projection(hidden[:, -1].float())
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The state dict without a transformers backbone, which saves itself."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.model.")}
+
+    def prefix_state(self) -> dict[str, Tensor]:
+        """The tensors that shape stored prefix tokens."""
+        state = {f"hierarchy.{k}": v for k, v in self.hierarchy.state_dict().items()}
+        if self.space is not None and self.start is not None:
+            state |= {"start": self.start, "text_mean": self.space.text_mean, "basis": self.space.basis}
+        if isinstance(self.backbone, CausalLMBackbone):
+            state["embeddings"] = self.backbone.model.get_input_embeddings().weight
+        return state

@@ -1,0 +1,64 @@
+"""A query's text as rows for the suffix; what stands in it is text, never an instruction.
+
+Shape letters: T tokens, W hidden width, M meaning width, C = W + M, E encoder width.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qanchor_plugin.engine.event_encoder import EventEncoder
+from qanchor_plugin.engine.modules import EngineModules
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of ``text`` in which no added or special token occurs.
+
+    Where the text spells one, such as ``<|im_end|>``, it is cut after the spelling's first character, so
+    that the tokenizer reads plain characters.
+    """
+    spelled = sorted((one for one in tokenizer.get_added_vocab() if one), key=len, reverse=True)
+    pieces, rest = [], text
+    while True:
+        found = [(at, one) for one in spelled if len(one) > 1 and (at := rest.find(one)) >= 0]
+        if not found:
+            break
+        cut = min(found)[0] + 1
+        pieces.append(rest[:cut])
+        rest = rest[cut:]
+    pieces.append(rest)
+    ids: list[int] = []
+    for piece in pieces:
+        ids += tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids
+
+
+def language_rows(modules: EngineModules, tokenizer: Any, before: str, query: str, after: str) -> Tensor:
+    """(T, W) input embeddings of the query in its template, without ``<USER_EMB>``."""
+    ids = tokenizer(before, add_special_tokens=False)["input_ids"] if before else []
+    ids = ids + plain_ids(tokenizer, query)
+    ids = ids + (tokenizer(after, add_special_tokens=False)["input_ids"] if after else [])
+    device = modules.suffix.user_emb.device
+    return modules.backbone.embed_ids(torch.tensor(ids, device=device)).float()  # type: ignore[operator]
+
+
+def meaning_rows(modules: EngineModules, encoder: EventEncoder, query: str) -> tuple[Tensor, Tensor]:
+    """(T, W) rows of the encoder's contextual token states, and what is asked (M,)."""
+    states, sentence = encoder.encode_query(query)
+    device = modules.suffix.user_emb.device
+    assert modules.suffix.query is not None and modules.space is not None
+    rows = modules.suffix.query(torch.from_numpy(states).to(device))
+    asked = modules.space.queries(torch.from_numpy(sentence).to(device)[None])[0]
+    return rows, asked
+
+
+def suffix_rows(
+    modules: EngineModules, prompt: Tensor | None, rows_TW: Tensor, asked_M: Tensor | None
+) -> Tensor:
+    """(T', C): soft prompt, query, ``<USER_EMB>``; every row asks the same."""
+    parts = ([] if prompt is None else [prompt.to(rows_TW)]) + [rows_TW, modules.suffix.user_emb[None]]
+    joined = torch.cat(parts)
+    if asked_M is None:
+        return joined
+    return torch.cat([joined, asked_M.expand(len(joined), -1)], dim=1)
