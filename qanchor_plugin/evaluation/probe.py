@@ -1,6 +1,5 @@
 """The linear probe: what a standardised logistic regression reads from frozen features."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,16 +96,17 @@ def _percentile_ranks(scores: Float64) -> Float64:
 def _path(
     train: Float64, labels: npt.NDArray[np.bool_], test: Float64, strengths: Sequence[float]
 ) -> list[Float64]:
-    """Test scores for each C, features standardised by the training rows (constant ones are zero)."""
+    """Test scores for each C (ascending: each fit starts from the one before).
+
+    Features are standardised by the training rows; constant ones become zero.
+    """
     linear = require("sklearn.linear_model", purpose="Evaluation")
     mean, scale = train.mean(0), train.std(0)
     scale = np.where(scale > 1e-12, scale, np.inf)
     train, test = (train - mean) / scale, (test - mean) / scale
     scores = []
+    model = linear.LogisticRegression(solver="lbfgs", tol=1e-5, max_iter=2000, warm_start=True)
     for strength in strengths:
-        model = linear.LogisticRegression(C=strength, solver="newton-cholesky", max_iter=50, tol=1e-5)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", require("scipy.linalg", purpose="Evaluation").LinAlgWarning)
-            model.fit(train, labels)
+        model.set_params(C=strength).fit(train, labels)
         scores.append(test @ model.coef_[0])
     return scores

@@ -47,7 +47,7 @@ def test_the_probe_is_a_standardised_logistic_regression():
     (scores,) = _path(train, LABELS[:300], test, (0.01,))
     mean, scale = train.mean(0), train.std(0)
     model = LogisticRegression(C=0.01, tol=1e-10, max_iter=1000).fit((train - mean) / scale, LABELS[:300])
-    np.testing.assert_allclose(scores, (test - mean) / scale @ model.coef_[0], atol=1e-5)
+    np.testing.assert_allclose(scores, (test - mean) / scale @ model.coef_[0], atol=1e-3)
 
 
 def test_test_rows_never_touch_their_own_score():
