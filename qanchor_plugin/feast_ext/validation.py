@@ -188,7 +188,7 @@ def _engine_faults_of_written(settings: Settings, sources: Iterable[AnchorSource
         if scenario.engine_digest is None or scenario.engine != wanted:
             faults.append(
                 f"scenario {scenario.name!r} was written with engine {scenario.engine!r}, but this store's "
-                f"is {wanted!r}. Call freeze_all(objects, settings) of qanchor_plugin.feast_ext.engine_freeze "
+                f"is {wanted!r}. Call qanchor_plugin.feast_ext.engine_freeze.freeze_all(objects, settings) "
                 "before FeatureStore.apply, or use feast apply."
             )
     return faults

@@ -1,0 +1,187 @@
+"""Anchor views as of entity rows: asked of Spark once for each kind of user, joined by row number."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from feast import FeatureView
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from qanchor_plugin import schemas as S
+from qanchor_plugin.declare import Declarations, EntityRef, Profile, Settings
+from qanchor_plugin.feast_ext.anchor_source import AnchorSource
+from qanchor_plugin.feast_ext.asof_join import quoted
+from qanchor_plugin.feast_ext.entity_rows import ROW, EntityRows
+from qanchor_plugin.feast_ext.tags import MODE
+
+AS_SERVED = "as_served"
+_ANSWER, _ANSWER_ROW = "__qanchor_answer", "row_id"
+_STORED = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.AS_OF, S.NUM_EVENTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorRequest:
+    """One anchor view of a call.
+
+    Attributes:
+        view: as Feast projects it: renamed keys and versions included.
+        features: feature name -> column name in the answer.
+    """
+
+    view: FeatureView
+    features: Mapping[str, str]
+
+    @property
+    def source(self) -> AnchorSource:
+        """The view's declaration."""
+        assert isinstance(self.view.batch_source, AnchorSource)
+        return self.view.batch_source
+
+    def mode(self, default: str) -> str:
+        """``exact`` or ``as_served``: the view's tag, else the declared mode, else the store's."""
+        return self.view.tags.get(MODE) or self.source.scenario.mode or default
+
+    def columns_of_keys(self) -> tuple[tuple[EntityRef, str], ...]:
+        """Each entity with the column of the entity rows that holds its key."""
+        renamed = self.view.projection.join_key_map
+        return tuple((one, renamed.get(one.join_key, one.join_key)) for one in self.source.profile.entities)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Requests that one call can answer: the same users, mode and version."""
+
+    users: tuple[tuple[EntityRef, str], ...]
+    mode: str
+    requests: list[AnchorRequest] = field(default_factory=list)
+
+
+def join_anchors(
+    settings: Settings, entity: EntityRows, requests: Sequence[AnchorRequest], *, default_mode: str
+) -> EntityRows:
+    """The rows with every requested anchor feature beside them; users nobody knows have nulls.
+
+    Args:
+        default_mode: for views that say nothing: ``exact`` or ``as_served``.
+    """
+    rows = entity.rows
+    for group in _groups(requests, default_mode):
+        rows = _joined(settings, entity, rows, group)
+    return replace(entity, rows=rows)
+
+
+def known_users(settings: Settings, rows: DataFrame, request: AnchorRequest) -> DataFrame:
+    """The distinct keys of every user in the sequences, named as entity rows name them.
+
+    Args:
+        rows: any frame of the session.
+    """
+    from spark_jobs.tables import Lake
+
+    lake = Lake(rows.sparkSession, settings)
+    digests = [modality.sequence_digest for modality in request.source.profile.modalities]
+    found = [
+        lake.read(name).where(F.col(S.MODALITY_DIGEST).isin(digests)).select(S.USER_KEY)
+        for name in ("behaviour_sequences", "profile_rows")
+    ]
+    users = found[0].unionByName(found[1]).distinct()
+    return users.select(*key_columns(request.columns_of_keys()))
+
+
+def key_columns(users: Sequence[tuple[EntityRef, str]]) -> list[Column]:
+    """The keys out of a readable ``user_key``, in their own types, named as entity rows name them."""
+    from spark_jobs.identity import SPARK_TYPES
+
+    columns = []
+    for entity, name in users:
+        text = F.get_json_object(S.USER_KEY, f"$['{entity.join_key}']")
+        if entity.value_type == "BYTES":
+            columns.append(F.unhex(text).alias(name))
+        else:
+            columns.append(text.try_cast(SPARK_TYPES[entity.value_type]).alias(name))
+    return columns
+
+
+def with_adhoc(
+    settings: Settings, entity: EntityRows, profile: Profile, *, query_column: str, output: str
+) -> EntityRows:
+    """The rows with the embedding of each row's own query, as of its instant; null for unknown users."""
+    from spark_jobs.point_in_time import embed_at
+
+    users = tuple((one, one.join_key) for one in profile.entities)
+    asked = _users(entity, entity.rows, users, quoted(query_column).cast("string").alias("anchor_query"))
+    declared = Declarations.of("adhoc", [profile], [])
+    answers = embed_at(
+        entity.rows.sparkSession, settings, declared, asked, [], extra_queries=profile.name
+    ).select(F.col(_ANSWER_ROW).alias(_ANSWER), F.col(S.EMBEDDING).alias(output))
+    rows = entity.rows.join(answers, entity.rows[ROW] == answers[_ANSWER], how="left").drop(_ANSWER)
+    return replace(entity, rows=rows)
+
+
+def _groups(requests: Sequence[AnchorRequest], default_mode: str) -> list[_Group]:
+    groups: dict[tuple[object, ...], _Group] = {}
+    for request in requests:
+        users, mode = request.columns_of_keys(), request.mode(default_mode)
+        key = (users, mode, request.view.projection.version_tag)
+        groups.setdefault(key, _Group(users=users, mode=mode)).requests.append(request)
+    return list(groups.values())
+
+
+def _joined(settings: Settings, entity: EntityRows, rows: DataFrame, group: _Group) -> DataFrame:
+    sources = [request.source for request in group.requests]
+    scenarios = {source.scenario.name: source.scenario for source in sources}
+    declared = Declarations.of("asked", [source.profile for source in sources], scenarios.values())
+    asked = _users(entity, rows, group.users)
+    answers = _answers(settings, declared, asked, list(scenarios), group.mode)
+    values = F.struct(*[F.col(name) for name in _STORED])
+    wide = answers.groupBy(F.col(_ANSWER_ROW).alias(_ANSWER)).agg(
+        *[
+            F.first(F.when(F.col(S.SCENARIO) == name, values), ignorenulls=True).alias(f"__qanchor_{name}")
+            for name in scenarios
+        ]
+    )
+    beside = rows.join(wide, rows[ROW] == wide[_ANSWER], how="left")
+    features = [
+        _feature(f"__qanchor_{request.source.scenario.name}", feature, group.mode, entity.at).alias(output)
+        for request in group.requests
+        for feature, output in request.features.items()
+    ]
+    return beside.select(*[quoted(name) for name in rows.columns], *features)
+
+
+def _answers(
+    settings: Settings, declared: Declarations, asked: DataFrame, scenarios: list[str], mode: str
+) -> DataFrame:
+    if mode == AS_SERVED:
+        from spark_jobs.served import as_served
+
+        return as_served(asked.sparkSession, settings, declared, asked, scenarios)
+    from spark_jobs.point_in_time import embed_at
+
+    return embed_at(asked.sparkSession, settings, declared, asked, scenarios)
+
+
+def _users(
+    entity: EntityRows, rows: DataFrame, users: Sequence[tuple[EntityRef, str]], *more: Column
+) -> DataFrame:
+    """(row_id, user, at) of the rows that name a user and an instant."""
+    from spark_jobs.identity import with_user_key
+
+    keys = [quoted(name).alias(one.join_key) for one, name in users]
+    plain = rows.select(F.col(ROW).alias(_ANSWER_ROW), quoted(entity.at).alias("at"), *keys, *more)
+    kept = [_ANSWER_ROW, S.USER, "at", *(["anchor_query"] if more else [])]
+    keyed = with_user_key(plain, [one for one, _ in users]).select(*kept)
+    return keyed.where(F.col(S.USER).isNotNull() & F.col("at").isNotNull())
+
+
+def _feature(answer: str, feature: str, mode: str, at: str) -> Column:
+    """One feature of an anchor view out of its answer."""
+    there = F.col(f"{answer}.{S.EMBEDDING}").isNotNull()
+    if feature == "status":
+        if mode == AS_SERVED:
+            return F.when(there, F.lit("stored")).otherwise(F.lit("missing"))
+        return F.when(there, F.lit("computed")).otherwise(F.lit("unknown"))
+    if feature == "data_as_of":
+        return F.when(there, F.col(f"{answer}.{S.CUTOFF}"))
+    column = F.col(f"{answer}.{feature}")
+    return F.when(there, column.cast("bigint") if feature == S.NUM_EVENTS else column)

@@ -1,0 +1,69 @@
+"""The answer to a historical request, still in Spark until somebody asks for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from feast import OnDemandFeatureView
+from feast.infra.offline_stores.contrib.spark_offline_store.spark import SparkRetrievalJob
+from feast.infra.offline_stores.offline_store import RetrievalMetadata
+from feast.repo_config import RepoConfig
+from pyspark.sql import DataFrame
+
+from qanchor_plugin.feast_ext.asof_join import quoted
+
+
+class QAnchorRetrievalJob(SparkRetrievalJob):
+    """Feast's Spark job over a frame instead of an SQL text.
+
+    ``to_df`` and ``to_arrow`` run on-demand views on the driver; ``to_spark_df`` and ``persist`` do not, as
+    in Feast's own Spark store. Instants come back as UTC whatever the session's zone.
+    """
+
+    def __init__(
+        self,
+        frame: DataFrame,
+        config: RepoConfig,
+        *,
+        full_feature_names: bool = False,
+        on_demand_feature_views: Sequence[OnDemandFeatureView] = (),
+        metadata: RetrievalMetadata | None = None,
+        hidden: Sequence[str] = (),
+    ) -> None:
+        super().__init__(
+            spark_session=frame.sparkSession,
+            query="",
+            full_feature_names=full_feature_names,
+            config=config,
+            on_demand_feature_views=list(on_demand_feature_views),
+            metadata=metadata,
+        )
+        self._frame = frame
+        self._hidden = tuple(hidden)
+
+    def to_spark_df(self) -> DataFrame:
+        """Entity columns and features, lazily; without what only on-demand views read."""
+        return self._frame.select(*[quoted(name) for name in self._frame.columns if name not in self._hidden])
+
+    def to_arrow(self, *args: Any, **kwargs: Any) -> pa.Table:
+        """All rows on the driver, on-demand features included."""
+        table = super().to_arrow(*args, **kwargs)
+        return table.drop_columns([name for name in self._hidden if name in table.column_names])
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        if self._should_use_staging_for_arrow() and not self._hidden:
+            return in_utc(self._to_arrow_via_staging())
+        return in_utc(self._frame.toArrow())
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal(timeout=timeout).to_pandas()
+
+
+def in_utc(table: pa.Table) -> pa.Table:
+    """The table with every instant labelled UTC microseconds; the instants are the same."""
+    fields: list[pa.Field] = []
+    for field in table.schema:
+        zoned = pa.types.is_timestamp(field.type) and field.type.tz is not None
+        fields.append(pa.field(field.name, pa.timestamp("us", tz="UTC")) if zoned else field)
+    return table.cast(pa.schema(fields))
