@@ -70,3 +70,23 @@ class BackendError(QAnchorError):
 
 class JobBusyError(QAnchorError):
     """Another run of the same job holds the lake; this one did nothing."""
+
+
+class OnlineStoreError(QAnchorError):
+    """The online store cannot be reached, read or written."""
+
+
+class OnlineMissError(QAnchorError):
+    """Answers are not in the online store, and ``on_miss: error`` forbids to go on without them.
+
+    Attributes:
+        num_missing: how many (user, scenario) pairs have none.
+    """
+
+    def __init__(self, num_missing: int, *, scenarios: Sequence[str]) -> None:
+        self.num_missing = num_missing
+        super().__init__(
+            f"{num_missing} answers of {list(scenarios)} are not in the online store, not fresh, or of another "
+            "version, and feature_store.yaml says 'on_miss: error'. Run feast materialize, or set on_miss to "
+            "'compute' or 'null'."
+        )

@@ -123,7 +123,8 @@ def entry_from_row(row: Mapping[str, Any]) -> PrefixEntry | None:
     """The entry that :func:`entry_to_row` wrote, or None when its sizes cannot be right.
 
     Args:
-        row: as read; ``as_of`` in microseconds since 1970 UTC.
+        row: as read; ``as_of`` in microseconds since 1970 UTC. The arrays are copies, writable as torch
+            wants them.
     """
     dtype = row[S.TOKENS_DTYPE]
     item = _numpy_dtype(dtype)
@@ -138,9 +139,9 @@ def entry_from_row(row: Mapping[str, Any]) -> PrefixEntry | None:
         visible_digest=row[S.VISIBLE_DIGEST],
         as_of=row[S.AS_OF],
         num_events=row[S.NUM_EVENTS],
-        tokens=np.frombuffer(row[S.TOKENS], item).reshape(num_tokens, -1),
+        tokens=np.frombuffer(row[S.TOKENS], item).reshape(num_tokens, -1).copy(),
         tokens_dtype=dtype,
-        positions=np.frombuffer(row[S.POSITIONS], "<i4"),
+        positions=np.frombuffer(row[S.POSITIONS], "<i4").copy(),
         content_digest=row[S.CONTENT_DIGEST],
     )
 

@@ -54,8 +54,8 @@ class LakeTables:
             with self._lock:
                 self._open.pop(name, None)
             raise LakeError(
-                f"table {name!r} of the lake {self.lake!r} cannot be read ({_first_line(error)}). Files that a "
-                "vacuum removed while they were read come back on a second try; otherwise run: qanchor status."
+                f"table {name!r} of the lake {self.lake!r} cannot be read ({_first_line(error)}). "
+                "Try again (a vacuum may have removed files meanwhile); otherwise run: qanchor status."
             ) from error
 
     def append(self, name: str, rows: pa.Table) -> None:
@@ -93,13 +93,13 @@ class LakeTables:
             return table.version(), table.to_pyarrow_dataset()
         except deltalake.exceptions.TableNotFoundError as error:
             raise LakeError(
-                f"the lake {self.lake!r} has no table {name!r} yet. Run feast materialize (or qanchor refresh) "
-                "once, or correct 'qanchor: lake:' in feature_store.yaml."
+                f"the lake {self.lake!r} has no table {name!r} yet. Run feast materialize once, "
+                "or correct 'qanchor: lake:' in feature_store.yaml."
             ) from error
         except (OSError, pa.ArrowException, deltalake.exceptions.DeltaError) as error:
             raise LakeError(
-                f"table {name!r} of the lake {self.lake!r} cannot be opened ({_first_line(error)}). Tables that "
-                "workers read must have no deletion vectors and no column mapping; see: qanchor status."
+                f"table {name!r} of the lake {self.lake!r} cannot be opened ({_first_line(error)}). "
+                "Tables read here must have no deletion vectors and no column mapping; see: qanchor status."
             ) from error
 
 

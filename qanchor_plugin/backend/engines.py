@@ -1,0 +1,35 @@
+"""Engines of this process: each is loaded once, however many stores and threads use it."""
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from qanchor_plugin.extras import require
+
+if TYPE_CHECKING:
+    from qanchor_plugin.engine import QueryAnchorEngine
+
+logger = logging.getLogger(__name__)
+
+_lock = threading.Lock()
+_loaded: dict[tuple[str, str], "QueryAnchorEngine"] = {}
+
+
+def shared_engine(name: str, device: str) -> "QueryAnchorEngine":
+    """The engine of that name on that device; loaded on the first call, held until the process ends.
+
+    A folder whose files change is not read again: callers compare digests, and a restart loads anew.
+
+    Raises:
+        EngineError: no such engine, or a broken folder; says the next step.
+        MissingExtraError: torch is not installed.
+    """
+    require("torch", purpose="Answering anchor queries in this process")
+    from qanchor_plugin.engine import QueryAnchorEngine
+
+    with _lock:
+        known = _loaded.get((name, device))
+        if known is None:
+            known = _loaded[name, device] = QueryAnchorEngine.load(name, device=device)
+            logger.info("loaded engine %s (%s)", name, known.digest)
+        return known
