@@ -1,0 +1,124 @@
+"""``qanchor status``: what stands in the lake, how fresh it is and whom it covers."""
+
+from pathlib import Path
+from typing import Any
+
+from qanchor_plugin.cli.instants import human_duration, iso
+from qanchor_plugin.cli.output import human_bytes, noise_to_stderr, out, print_json
+from qanchor_plugin.cli.repo import JsonOption, RepoOption, opened
+
+EXAMPLES = "Examples:  qanchor status  ·  qanchor status --json  ·  qanchor status --repo my_store"
+
+
+def status(repo: RepoOption = None, as_json: JsonOption = False) -> None:
+    """Tables, last runs, watermarks, coverage of each scenario, bad rows, point-in-time notes.
+
+    Reads Delta without a JVM.
+    """
+    with noise_to_stderr():
+        found = report(repo)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def report(repo: Path | None) -> dict[str, Any]:
+    """Everything that status tells, as JSON-like values.
+
+    Raises:
+        QAnchorError: no repo, nothing registered, or a lake that cannot be read.
+    """
+    from qanchor_plugin.backend.lake_reader import LakeReader
+    from qanchor_plugin.cli import lake_report
+    from qanchor_plugin.prefix_store import LakeTables
+
+    with opened(repo) as here:
+        declared, settings = here.declarations(), here.settings
+        tables = LakeTables(settings.lake)
+        reader = LakeReader(tables)
+        stands = tables.exists("behaviour_sequences") or tables.exists("job_runs")
+        return {
+            "project": declared.project,
+            "lake": settings.lake,
+            "now": iso(settings.now()),
+            "lake_exists": stands,
+            "next_step": "" if stands else next_step(iso(settings.now())),
+            "tables": lake_report.table_report(tables) if stands else [],
+            "runs": lake_report.newest_runs(tables),
+            "scenarios": [
+                lake_report.scenario_report(reader, declared, one, settings.now())
+                for one in declared.scenarios.values()
+            ],
+            "bad_rows": lake_report.bad_rows(tables),
+            "point_in_time": lake_report.point_in_time_notes(declared),
+        }
+
+
+def next_step(now: str | None) -> str:
+    """What builds a lake that does not exist yet."""
+    return (
+        f"the lake does not exist yet; build it: feast materialize 1970-01-01T00:00:00 {str(now).rstrip('Z')}"
+    )
+
+
+def _print(found: dict[str, Any]) -> None:
+    console = out()
+    clock = f"now is {found['now']}"
+    console.print(f"project [bold]{found['project']}[/bold], lake {found['lake']}, {clock}", soft_wrap=True)
+    if not found["lake_exists"]:
+        console.print(f"[yellow]{found['next_step']}[/yellow]", soft_wrap=True)
+    else:
+        _print_tables(found["tables"])
+    _print_runs(found["runs"])
+    _print_scenarios(found["scenarios"])
+    for reason, number in found["bad_rows"].items():
+        console.print(f"[yellow]bad rows[/yellow] {reason}: {number}")
+    for note in found["point_in_time"]:
+        console.print(f"[dim]point in time[/dim] {note}", soft_wrap=True)
+
+
+def _print_tables(tables: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("table", "rows", "size", "files", "version", "committed"):
+        shown.add_column(
+            heading, justify="right" if heading in ("rows", "size", "files", "version") else "left"
+        )
+    for one in tables:
+        if not one["exists"]:
+            shown.add_row(one["table"], "-", "-", "-", "-", "not there")
+            continue
+        size = human_bytes(one["bytes"])
+        committed = str(one["committed_at"])[:19]
+        shown.add_row(
+            one["table"], f"{one['rows']:,}", size, str(one["files"]), str(one["version"]), committed
+        )
+    out().print(shown)
+
+
+def _print_runs(runs: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+
+    for one in runs[:5]:
+        lasted = "" if one["seconds"] is None else f", {human_duration(one['seconds'])}"
+        colour = "green" if one["state"] == "succeeded" else "red"
+        line = f"last run of {one['job']}: [{colour}]{one['state']}[/{colour}], {one['started_at']}{lasted}"
+        out().print(line + (f": {escape(one['message'])}" if one["message"] else ""), soft_wrap=True)
+
+
+def _print_scenarios(scenarios: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("scenario", "complete to", "age", "ttl", "fresh", "users covered"):
+        shown.add_column(heading)
+    for one in scenarios:
+        age = "-" if one["age_seconds"] is None else human_duration(one["age_seconds"])
+        ttl = "for ever" if not one["ttl_seconds"] else human_duration(one["ttl_seconds"])
+        fresh = "[green]yes[/green]" if one["fresh"] else "[red]no[/red]"
+        share = "" if one["coverage"] is None else f" ({one['coverage']:.1%})"
+        covered = f"{one['covered']:,} of {one['known']:,}{share}"
+        shown.add_row(one["scenario"], str(one["complete_to"] or "never")[:19], age, ttl, fresh, covered)
+    out().print(shown)
