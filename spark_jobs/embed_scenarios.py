@@ -1,0 +1,197 @@
+"""``user_prefixes`` to ``scenario_embeddings``: all scenarios of a prefix in one forward."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.accumulators import Accumulator
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from qanchor_plugin import schemas as S
+from qanchor_plugin.declare import Settings
+from qanchor_plugin.errors import LakeError
+from qanchor_plugin.identity import embedding_id
+from qanchor_plugin.prefix_store import PrefixEntry, entry_from_row
+from qanchor_plugin.sequence.slice import MICROS_PER_DAY
+from spark_jobs.build_prefixes import newest_prefixes, prefixes_of
+from spark_jobs.engines import AskedGroup, AskedQuery, EngineRef
+from spark_jobs.progress import Progress, stage
+from spark_jobs.tables import Lake
+from spark_jobs.users import behaviour, by_user, user_batches
+
+if TYPE_CHECKING:
+    from qanchor_plugin.engine import Prefix, PreparedQuery
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SERVED = "served"
+_PREFIX = (
+    S.USER, S.USER_KEY, S.USER_BUCKET, S.PREFIX_ID, S.VISIBLE_DIGEST, S.AS_OF, S.NUM_EVENTS, S.NUM_TOKENS,
+    S.TOKENS_DTYPE, S.TOKENS, S.POSITIONS, S.CONTENT_DIGEST,
+)  # fmt: skip
+_Batches = Iterator[pa.RecordBatch]
+
+
+def embed(
+    lake: Lake,
+    settings: Settings,
+    group: AskedGroup,
+    *,
+    end: int,
+    served_at: int,
+    run: str,
+    progress: Progress,
+) -> dict[str, int]:
+    """Every user's newest embedding with ``cutoff <= end`` is that of their prefix, for every scenario.
+
+    Args:
+        end, served_at: microseconds since 1970 UTC.
+        run: name of the rows written.
+
+    Returns:
+        ``{"users": …, "written": …}``.
+    """
+    ready = current_prefixes(lake, group, end=end)
+    users = ready.count()
+    if not users:
+        return {"users": 0, "written": 0}
+    served = _newest_embeddings(lake, group, end=end)
+    ready = by_user(ready.join(served, on=S.USER, how="left"), users, settings.users_per_batch)
+    with stage(
+        lake.spark, progress, f"{len(group.queries)} scenarios of {group.profile.name}", users
+    ) as done:
+        make = _embedder(group, settings.users_per_batch, (end, served_at), run, done)
+        made = ready.mapInArrow(make, lake.schema("scenario_embeddings")).persist(StorageLevel.DISK_ONLY)
+        try:
+            written = made.count()
+            if written:
+                lake.append("scenario_embeddings", made)
+        finally:
+            made.unpersist()
+    return {"users": users, "written": written}
+
+
+def current_prefixes(lake: Lake, group: AskedGroup, *, end: int) -> DataFrame:
+    """The newest prefix with ``cutoff <= end`` of every user that still has behaviour."""
+    known = behaviour(lake, group.profile).select(S.USER).distinct()
+    newest = newest_prefixes(lake, group, end=end).join(known, on=S.USER, how="left_semi")
+    rows = prefixes_of(lake, group.profile, group.engine)
+    kept = rows.join(newest.drop(S.PREFIX_ID), on=[S.USER, S.CUTOFF, S.BATCH], how="left_semi")
+    return kept.select(*_PREFIX)
+
+
+def query_rows(queries: Sequence[AskedQuery], ref: EngineRef) -> "list[PreparedQuery]":
+    """The queries made ready, in this process (once each)."""
+    from spark_jobs.executor import query_of
+
+    return [query_of(ref.name, ref.device, ref.digest, one.query, one.soft_prompt) for one in queries]
+
+
+def embedding_id_of(query: AskedQuery, prefix_id: str, ref: EngineRef, cutoff: int) -> str:
+    """Identity of one embedding at a cutoff (microseconds)."""
+    day = cutoff // MICROS_PER_DAY if ref.suffix_knows_time else None
+    return embedding_id(scenario=query.scenario_id, prefix=prefix_id, suffix_day=day)
+
+
+def _newest_embeddings(lake: Lake, group: AskedGroup, *, end: int) -> DataFrame:
+    """Of each user: a map from scenario to the newest stored embedding id with ``cutoff <= end``."""
+    rows = lake.read("scenario_embeddings").where(
+        F.col(S.SCENARIO).isin([one.scenario for one in group.queries])
+        & F.col(S.SCENARIO_ID).isin([one.scenario_id for one in group.queries])
+        & (F.unix_micros(S.CUTOFF) <= end)
+    )
+    newest = F.max_by(S.EMBEDDING_ID, F.struct(S.CUTOFF, S.SERVED_AT, S.BATCH)).alias(S.EMBEDDING_ID)
+    each = rows.groupBy(S.USER, S.SCENARIO).agg(newest)
+    pairs = F.collect_list(F.struct(S.SCENARIO, S.EMBEDDING_ID))
+    return each.groupBy(S.USER).agg(F.map_from_entries(pairs).alias(_SERVED))
+
+
+def _embedder(
+    group: AskedGroup, users_per_batch: int, instants: tuple[int, int], run: str, done: Accumulator[int]
+) -> Callable[[_Batches], _Batches]:
+    end, served_at = instants
+
+    def make(batches: _Batches) -> _Batches:
+        for rows in user_batches(batches, users_per_batch):
+            made = []
+            for row, query, identity, vector in _answers(rows.to_pylist(), group, end):
+                made.append(
+                    {
+                        S.SCENARIO: query.scenario,
+                        S.SCENARIO_ID: query.scenario_id,
+                        S.USER: row[S.USER],
+                        S.USER_KEY: row[S.USER_KEY],
+                        S.USER_BUCKET: row[S.USER_BUCKET],
+                        S.BATCH: run,
+                        S.CUTOFF: end,
+                        S.EMBEDDING_ID: identity,
+                        S.EMBEDDING: vector,
+                        S.AS_OF: row[S.AS_OF],
+                        S.NUM_EVENTS: row[S.NUM_EVENTS],
+                        S.SERVED_AT: served_at,
+                    }
+                )
+            done.add(rows.num_rows)
+            yield from pa.Table.from_pylist(made, schema=S.SCENARIO_EMBEDDINGS).to_batches()
+
+    return make
+
+
+def _answers(rows: list[dict[str, Any]], group: AskedGroup, end: int) -> Iterator[tuple[Any, ...]]:
+    """(row, query, embedding id, vector) of every embedding that is not already the newest."""
+    wanted = []
+    for row in rows:
+        served = dict(row[_SERVED] or ())
+        for query in group.queries:
+            identity = embedding_id_of(query, row[S.PREFIX_ID], group.engine, end)
+            if served.get(query.scenario) != identity:
+                wanted.append((row, query, identity))
+    if not wanted:
+        return
+    from spark_jobs.executor import engine_of
+
+    ref = group.engine
+    users = {row[S.USER]: _prefix(row) for row, _, _ in wanted}
+    place = {user: number for number, user in enumerate(users)}
+    asked = {query.scenario: query for _, query, _ in wanted}
+    column = {scenario: number for number, scenario in enumerate(asked)}
+    queries = query_rows(list(asked.values()), ref)
+    engine = engine_of(ref.name, ref.device, ref.digest)
+    vectors = engine.embed(list(users.values()), queries, [end] * len(users))
+    for row, query, identity in wanted:
+        yield row, query, identity, vectors[place[row[S.USER]], column[query.scenario]]
+
+
+def _prefix(row: dict[str, Any]) -> "Prefix":
+    """The engine's prefix of a stored row.
+
+    Raises:
+        LakeError: the row does not hold what was written.
+    """
+    entry = entry_from_row(row | {S.AS_OF: _micros(row[S.AS_OF])})
+    if entry is None or not entry.is_sound(user=row[S.USER], prefix_id=row[S.PREFIX_ID]):
+        raise LakeError(
+            f"a stored prefix of user {row[S.USER_KEY]} is damaged (its digest differs). Delete its row from "
+            "user_prefixes and run the refresh again."
+        )
+    return as_prefix(entry)
+
+
+def as_prefix(entry: PrefixEntry) -> "Prefix":
+    """The engine's own record of a stored prefix."""
+    from qanchor_plugin.engine import Prefix
+
+    return Prefix(
+        user=entry.user,
+        visible_digest=entry.visible_digest,
+        as_of=entry.as_of,
+        num_events=entry.num_events,
+        tokens=entry.tokens,
+        positions=entry.positions,
+    )
+
+
+def _micros(instant: Any) -> int | None:
+    return None if instant is None else (instant - _EPOCH) // timedelta(microseconds=1)

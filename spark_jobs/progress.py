@@ -1,0 +1,105 @@
+"""How far a job is: counted in tasks, told to whoever watches."""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from pyspark.accumulators import Accumulator
+from pyspark.sql import SparkSession
+
+POLL_SECONDS = 0.3
+
+
+class Progress(Protocol):
+    """Whoever watches a run. Calls come from the thread that runs it and from one that polls."""
+
+    def start(self, stage: str, total: int | None) -> None:
+        """A stage began; ``total`` rows or users are to be done, None when that is not known."""
+
+    def update(self, stage: str, done: int) -> None:
+        """``done`` rows or users are done."""
+
+    def finish(self, stage: str, done: int) -> None:
+        """The stage ended."""
+
+
+class Silent:
+    """Nobody watches."""
+
+    def start(self, stage: str, total: int | None) -> None:
+        """Nothing is shown."""
+
+    def update(self, stage: str, done: int) -> None:
+        """Nothing is shown."""
+
+    def finish(self, stage: str, done: int) -> None:
+        """Nothing is shown."""
+
+
+class Bars:
+    """One bar a stage on the terminal (stderr)."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            TextColumn("{task.description:<34}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._rich: Any = RichProgress(*columns, console=Console(stderr=True))
+        self._tasks: dict[str, Any] = {}
+
+    def start(self, stage: str, total: int | None) -> None:
+        """The stage's bar is shown."""
+        if not self._tasks:
+            self._rich.start()
+        self._tasks[stage] = self._rich.add_task(stage, total=total)
+
+    def update(self, stage: str, done: int) -> None:
+        """The bar stands at ``done``."""
+        self._rich.update(self._tasks[stage], completed=done)
+
+    def finish(self, stage: str, done: int) -> None:
+        """The bar is full; the display ends with the last open stage."""
+        self._rich.update(self._tasks.pop(stage), completed=done, total=done)
+        if not self._tasks:
+            self._rich.stop()
+
+
+def default_progress() -> Progress:
+    """Bars on a terminal, else nothing."""
+    return Bars() if sys.stderr.isatty() else Silent()
+
+
+@contextlib.contextmanager
+def stage(
+    spark: SparkSession, progress: Progress, name: str, total: int | None
+) -> Iterator[Accumulator[int]]:
+    """A stage that is watched within the block, by the accumulator that its tasks add to."""
+    done = spark.sparkContext.accumulator(0)
+    ended = threading.Event()
+    progress.start(name, total)
+    watcher = threading.Thread(
+        target=_poll,
+        args=(lambda: progress.update(name, done.value), ended),
+        daemon=True,
+        name=f"watch-{name}",
+    )
+    watcher.start()
+    try:
+        yield done
+    finally:
+        ended.set()
+        watcher.join()
+        progress.finish(name, done.value)
+
+
+def _poll(tell: Callable[[], None], ended: threading.Event) -> None:
+    while not ended.wait(POLL_SECONDS):
+        tell()

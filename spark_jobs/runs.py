@@ -1,0 +1,104 @@
+"""``job_runs``: what each run consumed, did and completed."""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from qanchor_plugin import schemas as S
+from qanchor_plugin.declare import Settings
+from spark_jobs.sources import Batch
+from spark_jobs.tables import Lake
+
+SUCCEEDED, FAILED = "succeeded", "failed"
+SCENARIO_JOB = "scenario"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRow:
+    """One row of ``job_runs``, times aside."""
+
+    job: str
+    state: str = SUCCEEDED
+    scenario: str | None = None
+    scenario_id: str | None = None
+    complete_to: datetime | None = None
+    source_versions: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    message: str = ""
+
+
+class RunClock:
+    """A run's id and instants.
+
+    Instants follow ``settings.clock`` where it is set, so that "served at" and "now" agree; durations are
+    real. ``run`` sorts by real time: it breaks ties between runs under one clock.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.run = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{os.urandom(3).hex()}"
+        self.started_at = settings.now()
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._began
+
+    @property
+    def now(self) -> datetime:
+        """``started_at`` plus the time really passed."""
+        return self.started_at + timedelta(seconds=self.seconds)
+
+
+def write_runs(lake: Lake, clock: RunClock, rows: Sequence[JobRow]) -> None:
+    """The rows stand in ``job_runs``, in one commit."""
+    ended = clock.now
+    values = [
+        (
+            row.job,
+            clock.run,
+            row.state,
+            row.scenario,
+            row.scenario_id,
+            clock.started_at,
+            ended,
+            row.complete_to,
+            json.dumps(dict(row.source_versions), sort_keys=True),
+            json.dumps(dict(row.counts), sort_keys=True),
+            row.message,
+        )
+        for row in rows
+    ]
+    lake.append("job_runs", lake.spark.createDataFrame(values, lake.schema("job_runs")).coalesce(1))
+
+
+def consumed_versions(lake: Lake, job: str) -> list[dict[str, str]]:
+    """``source_versions`` of a job's succeeded rows, oldest first."""
+    rows = lake.read("job_runs").where((F.col(S.JOB) == job) & (F.col(S.STATE) == SUCCEEDED))
+    found = rows.select(S.RUN, S.SOURCE_VERSIONS).orderBy(S.RUN).collect()
+    return [json.loads(row[S.SOURCE_VERSIONS]) for row in found]
+
+
+def consumed_batches(lake: Lake) -> dict[str, list[Batch]]:
+    """Source batches in the lake by modality digest: those that rows carry, then what runs recorded.
+
+    Rows and their batch are committed together, so a run killed before its ``job_runs`` row is seen here.
+    """
+    found: dict[str, list[Batch]] = {}
+    for name in ("behaviour_sequences", "profile_rows"):
+        for row in lake.read(name).select(S.MODALITY_DIGEST, S.BATCH).distinct().collect():
+            found.setdefault(row[S.MODALITY_DIGEST], []).append(Batch.parse(row[S.BATCH]))
+    recorded: dict[str, Batch] = {}
+    for versions in consumed_versions(lake, "sequences"):
+        recorded |= {digest: Batch.parse(text) for digest, text in versions.items()}
+    for digest, batch in recorded.items():
+        known = found.setdefault(digest, [])
+        if all(one.table == batch.table for one in known):
+            known.append(batch)
+    return found
