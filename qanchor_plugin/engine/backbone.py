@@ -19,9 +19,15 @@ class Backbone(Protocol):
     """A causal model over rows of soft tokens."""
 
     def encode(
-        self, rows_BSC: Tensor, positions_BS: Tensor, allowed: Tensor, is_suffix_S: Tensor, past: KV | None
+        self,
+        rows_BSC: Tensor,
+        positions_BS: Tensor,
+        allowed: Tensor,
+        is_suffix_S: Tensor,
+        past: KV | None,
+        wanted_K: Tensor,
     ) -> tuple[Tensor, KV]:
-        """Hidden states (B, S, W), and the keys and values of past and new tokens together.
+        """Hidden states (B, K, W) of the wanted new tokens, and all keys and values, past ones included.
 
         Args:
             rows_BSC: inputs of the new tokens.
@@ -29,6 +35,7 @@ class Backbone(Protocol):
             allowed: (B, S, P + S) bool: which token may see which. Every row allows one at least.
             is_suffix_S: (S,) bool: after the prefix, where the query speaks.
             past: the cached prefix, or None.
+            wanted_K: (K,) int64 places among the new tokens; empty for a prefill.
         """
         ...
 
@@ -39,6 +46,8 @@ class CausalLMBackbone(nn.Module):
     It always gets the explicit 4D mask: transformers 5 reads jumps in ``position_ids`` as packed
     sequences when it has to make the mask itself.
     """
+
+    model: Any
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -55,7 +64,13 @@ class CausalLMBackbone(nn.Module):
         return self.model.get_input_embeddings()(ids)
 
     def encode(
-        self, rows_BSC: Tensor, positions_BS: Tensor, allowed: Tensor, is_suffix_S: Tensor, past: KV | None
+        self,
+        rows_BSC: Tensor,
+        positions_BS: Tensor,
+        allowed: Tensor,
+        is_suffix_S: Tensor,
+        past: KV | None,
+        wanted_K: Tensor,
     ) -> tuple[Tensor, KV]:
         """See :class:`Backbone`."""
         from transformers import DynamicCache
@@ -71,4 +86,4 @@ class CausalLMBackbone(nn.Module):
             use_cache=True,
         )
         kv = [part for layer in answer.past_key_values.layers for part in (layer.keys, layer.values)]
-        return answer.last_hidden_state, kv
+        return answer.last_hidden_state[:, wanted_K], kv

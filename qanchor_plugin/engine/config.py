@@ -199,6 +199,7 @@ QWEN = EngineConfig(
     encoder_source="thenlper/gte-base",
     encoder_dim=768,
     hidden=896,
+    dtype="bfloat16",  # on every device: the engine's identity does not follow the machine
     token_dtype="bfloat16",
     time="index",
     template="Below is a user's behaviour from these sources: {sources}.\n",

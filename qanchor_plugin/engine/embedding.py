@@ -53,7 +53,7 @@ def embed_packed(
             kv = modules.prefill(batch.rows, batch.positions, batch.valid)
             for run, one in zip(runs, packed, strict=True):
                 answer = modules.answer(kv, batch.valid, one, batch.start, batch.age)
-                out[np.ix_(chunk, run)] = answer[: len(chunk)].cpu().numpy()
+                out[chunk[:, None], np.array(run)] = answer[: len(chunk)].cpu().numpy()
     return out
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from qanchor_plugin.engine.backbone import CausalLMBackbone
 from qanchor_plugin.engine.build_prefix import PrefixBuilder, Vectors
 from qanchor_plugin.engine.config import PRESETS, EngineConfig
 from qanchor_plugin.engine.embedding import embed_one_by_one, embed_packed
@@ -83,8 +84,8 @@ class QueryAnchorEngine:
             return cls.untrained(PRESETS[name_or_folder], device=device)
         if not Path(name_or_folder).is_dir():
             raise EngineError(
-                f"engine {name_or_folder!r} is neither a preset ({', '.join(PRESETS)}) nor an existing folder. "
-                "Name a preset, or a folder written by QueryAnchorEngine.save_pretrained."
+                f"engine {name_or_folder!r} is neither a preset ({', '.join(PRESETS)}) nor an existing "
+                "folder. Name a preset, or a folder written by QueryAnchorEngine.save_pretrained."
             )
         return cls.from_pretrained(name_or_folder, device=device)
 
@@ -149,7 +150,7 @@ class QueryAnchorEngine:
         config = self.config
         write_own_state(self.modules, folder / WEIGHTS)
         if config.backbone == "hf":
-            self.modules.backbone.model.save_pretrained(folder / BACKBONE)
+            self._language_model().model.save_pretrained(folder / BACKBONE)
             self._tokenizer.save_pretrained(folder / BACKBONE)
             config = config.with_(backbone_source=f"./{BACKBONE}")
         if not config.encoder_source.startswith("package:"):
@@ -257,6 +258,12 @@ class QueryAnchorEngine:
         template = self._template(tuple(one.name for one in user_slice.modalities))
         return preview(user_slice, slots, template, text_of)
 
+    def _language_model(self) -> CausalLMBackbone:
+        backbone = self.modules.backbone
+        if not isinstance(backbone, CausalLMBackbone):
+            raise EngineError(f"engine {self.config.name!r} has no language model.")
+        return backbone
+
     def _template(self, sources: tuple[str, ...]) -> str:
         return self.config.template.format(sources=", ".join(sources))
 
@@ -264,7 +271,7 @@ class QueryAnchorEngine:
         if self.modules.start is not None:
             return self.modules.start[None].float().cpu().numpy()
         ids = self._tokenizer(self._template(sources), add_special_tokens=False)["input_ids"]
-        rows = self.modules.backbone.embed_ids(torch.tensor(ids, device=self.device, dtype=torch.int64))
+        rows = self._language_model().embed_ids(torch.tensor(ids, device=self.device, dtype=torch.int64))
         return rows.float().cpu().numpy()
 
     # --- queries and embeddings -------------------------------------------------------------
@@ -296,7 +303,10 @@ class QueryAnchorEngine:
                 rows, asked = meaning_rows(self.modules, self._encoder, text)
             else:
                 before, after = self.config.query_template.split("{query}", 1)
-                rows, asked = language_rows(self.modules, self._tokenizer, before, text, after), None
+                rows, asked = (
+                    language_rows(self._language_model(), self._tokenizer, before, text, after),
+                    None,
+                )
             made = suffix_rows(self.modules, prompt, rows, asked).float().cpu().numpy()
         return PreparedQuery(
             query=text,
@@ -346,8 +356,8 @@ class QueryAnchorEngine:
         for prefix in prefixes:
             if prefix.tokens.shape != (len(prefix.positions), self.token_width):
                 raise EngineError(
-                    f"a prefix has tokens of shape {prefix.tokens.shape} and {len(prefix.positions)} positions; "
-                    f"this engine's are {self.token_width} wide. Rebuild the prefixes."
+                    f"a prefix has tokens of shape {prefix.tokens.shape} and {len(prefix.positions)} "
+                    f"positions; this engine's are {self.token_width} wide. Rebuild the prefixes."
                 )
 
     def _checked_prompt(self, prompt: SoftPrompt) -> torch.Tensor:

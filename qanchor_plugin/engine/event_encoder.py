@@ -130,8 +130,8 @@ class EventEncoder:
         width = model.get_embedding_dimension()
         if width != self.dim:
             raise EngineError(
-                f"the sentence encoder in {self.folder} makes {width}-d vectors, the engine wants {self.dim}. "
-                "Set encoder_dim in config.json."
+                f"the sentence encoder in {self.folder} makes {width}-d vectors, the engine wants "
+                f"{self.dim}. Set encoder_dim in config.json."
             )
         return model
 

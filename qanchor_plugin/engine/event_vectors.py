@@ -140,7 +140,8 @@ def write_snapshot(
     ids = _checked_ids(ids)
     if len(ids) != len(vectors) or vectors.ndim != 2 or vectors.dtype != np.float16:
         raise LakeError(
-            f"{len(ids)} ids and vectors of shape {vectors.shape}, {vectors.dtype}; give one float16 row an id."
+            f"{len(ids)} ids and vectors of shape {vectors.shape}, {vectors.dtype}; "
+            "give one float16 row an id."
         )
     order = np.lexsort(_words(ids)[::-1])
     ids, vectors = ids[order], np.ascontiguousarray(vectors[order])
@@ -169,7 +170,7 @@ def _write_folder(
         shards = []
         for number, start in enumerate(range(0, len(ids), shard_rows)):
             rows = slice(start, start + shard_rows)
-            arrays = (*_words(ids[rows]), vectors[rows])
+            arrays: tuple[npt.NDArray[Any], ...] = (*_words(ids[rows]), vectors[rows])
             shards.append(
                 {
                     part: _save(scratch / f"{part}-{number:05d}.npy", array)

@@ -69,7 +69,7 @@ def _start_by_meaning(modules: EngineModules, backbone: MeaningBackbone, generat
     hierarchy.types.copy_(directions[: len(TOKEN_TYPES)] * 2.0)
     if modules.start is not None:
         modules.start.copy_(directions[len(TOKEN_TYPES)])
-    for block in backbone.blocks:
+    for block in backbone.layers:
         block.outer.weight.mul_(0.3)
         attention = block.attention
         attention.value.weight.copy_(orthogonal(width, generator))

@@ -65,10 +65,10 @@ def read_meaning_space(modules: EngineModules) -> None:
     """Fills the fixed projection of the demo preset from the file in the package."""
     tensors = read_tensors(MEANING_SPACE, {"text_mean", "query_mean", "basis"})
     space = modules.space
-    if space is None or tensors["basis"].shape != tuple(space.basis.shape):
+    if space is None or tensors["basis"].shape != space.shape:
         raise EngineError(
-            f"{MEANING_SPACE} holds a basis of shape {tensors['basis'].shape}, which does not fit the config. "
-            "Write it again: python -m qanchor_plugin.engine.fit_meaning."
+            f"{MEANING_SPACE} holds a basis of shape {tensors['basis'].shape}, which does not fit the "
+            "config. Write it again: python -m qanchor_plugin.engine.fit_meaning."
         )
     space.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
 
@@ -106,8 +106,9 @@ def read_own_state(modules: EngineModules, path: Path) -> None:
     for name, value in tensors.items():
         if tuple(value.shape) != tuple(expected[name].shape):
             raise EngineError(
-                f"{path}: tensor {name} has shape {value.shape}, the config wants {tuple(expected[name].shape)}. "
-                "It belongs to another architecture; use the config.json it was saved with."
+                f"{path}: tensor {name} has shape {value.shape}, the config wants "
+                f"{tuple(expected[name].shape)}. It belongs to another architecture; "
+                "use the config.json it was saved with."
             )
     with torch.no_grad():
         for name, value in tensors.items():

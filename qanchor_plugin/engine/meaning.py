@@ -39,26 +39,27 @@ class MeaningAttention(nn.Module):
         rotation: tuple[Tensor, Tensor],
         allowed_B1SK: Tensor,
         past: tuple[Tensor, Tensor] | None,
+        wanted: Tensor | slice,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(B, S, W), and the ordinary keys and all values of past and new tokens."""
-        query, key = self._heads(self.query(hidden_BSW)), self._heads(self.key(hidden_BSW))
-        query, key, value = (
-            _rotate(query, *rotation),
-            _rotate(key, *rotation),
-            self._heads(self.value(hidden_BSW)),
-        )
+        """(B, wanted, W), and the ordinary keys and all values of past and new tokens."""
+        cosine, sine = rotation
+        key = _rotate(self._heads(self.key(hidden_BSW)), cosine, sine)
+        value = self._heads(self.value(hidden_BSW))
         if past is not None:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        allowed, asked = allowed_B1SK[:, :, wanted], asked_BSM[:, wanted].unsqueeze(1)
+        if not asked.shape[2]:
+            return hidden_BSW[:, wanted], (key, value)
         by_meaning = scaled_dot_product_attention(
-            asked_BSM.unsqueeze(1) * self.beta.view(1, -1, 1, 1),
+            asked * self.beta.view(1, -1, 1, 1),
             meaning_B1KM.expand(-1, self.num_meaning, -1, -1),
             value[:, : self.num_meaning],
-            attn_mask=allowed_B1SK,
+            attn_mask=allowed,
             scale=1.0,
         )
-        ordinary = scaled_dot_product_attention(
-            query, key, value[:, self.num_meaning :], attn_mask=allowed_B1SK
-        )
+        query = self._heads(self.query(hidden_BSW[:, wanted]))
+        query = _rotate(query, cosine[:, :, wanted], sine[:, :, wanted])
+        ordinary = scaled_dot_product_attention(query, key, value[:, self.num_meaning :], attn_mask=allowed)
         joined = torch.cat([by_meaning, ordinary], 1).transpose(1, 2).flatten(2)
         return self.out(joined), (key, value)
 
@@ -92,10 +93,24 @@ class MeaningBackbone(nn.Module):
         self.blocks = nn.ModuleList(MeaningBlock(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden)
 
+    @property
+    def layers(self) -> list[MeaningBlock]:
+        """The blocks, in order."""
+        return [block for block in self.blocks if isinstance(block, MeaningBlock)]
+
     def encode(
-        self, rows_BSC: Tensor, positions_BS: Tensor, allowed: Tensor, is_suffix_S: Tensor, past: KV | None
+        self,
+        rows_BSC: Tensor,
+        positions_BS: Tensor,
+        allowed: Tensor,
+        is_suffix_S: Tensor,
+        past: KV | None,
+        wanted_K: Tensor,
     ) -> tuple[Tensor, KV]:
-        """Hidden states (B, S, W), and the cache of past and new tokens."""
+        """Hidden states (B, K, W) of the wanted tokens, and the cache of past and new tokens.
+
+        In the last block only the wanted tokens are attended for: a prefill stops at its keys.
+        """
         hidden, meaning = rows_BSC.split([self.width, rows_BSC.shape[2] - self.width], dim=2)
         in_suffix = is_suffix_S.view(1, -1, 1)
         asked = torch.where(in_suffix, meaning, torch.zeros_like(meaning))
@@ -104,12 +119,14 @@ class MeaningBackbone(nn.Module):
             keys = torch.cat([past[0], keys], 2)
         rotation = _rotation(positions_BS, self.head_dim, self.rope_base, hidden.dtype)
         kv = [keys]
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self.layers):
+            wanted = wanted_K if number == len(self.blocks) - 1 else slice(None)
             before = None if past is None else (past[1 + 2 * number], past[2 + 2 * number])
+            normed = block.attention_norm(hidden)
             attended, new = block.attention(
-                block.attention_norm(hidden), asked, keys, rotation, allowed.unsqueeze(1), before
+                normed, asked, keys, rotation, allowed.unsqueeze(1), before, wanted
             )
-            hidden = hidden + attended
+            hidden = hidden[:, wanted] + attended
             hidden = hidden + block.outer(gelu(block.inner(block.mlp_norm(hidden))))
             kv.extend(new)
         return self.norm(hidden), kv

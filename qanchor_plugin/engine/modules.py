@@ -27,11 +27,20 @@ from qanchor_plugin.engine.suffix import (
 class MeaningSpace(nn.Module):
     """Fixed projection of encoder vectors in which meaning heads compare: centred, normalised, reduced."""
 
+    text_mean: Tensor
+    query_mean: Tensor
+    basis: Tensor
+
     def __init__(self, encoder_dim: int, meaning_dim: int) -> None:
         super().__init__()
         self.register_buffer("text_mean", torch.zeros(encoder_dim))
         self.register_buffer("query_mean", torch.zeros(encoder_dim))
         self.register_buffer("basis", torch.zeros(encoder_dim, meaning_dim))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(E, M)."""
+        return tuple(self.basis.shape)
 
     def texts(self, vectors_NE: Tensor) -> Tensor:
         """Event texts and group names as keys: (N, E) to (N, M)."""
@@ -77,7 +86,8 @@ class EngineModules(nn.Module):
         """
         is_suffix = torch.zeros(rows_BLC.shape[1], dtype=torch.bool, device=rows_BLC.device)
         rows = rows_BLC.to(self.compute_dtype)
-        _, kv = self.backbone.encode(rows, positions_BL, causal_mask(valid_BL), is_suffix, None)
+        none = torch.zeros(0, dtype=torch.int64, device=rows.device)
+        _, kv = self.backbone.encode(rows, positions_BL, causal_mask(valid_BL), is_suffix, None, none)
         return kv
 
     def answer(self, kv: KV, valid_BL: Tensor, packed: Packed, start_B: Tensor, age_BF: Tensor) -> Tensor:
@@ -94,8 +104,8 @@ class EngineModules(nn.Module):
         positions = suffix_positions(packed, start_B, time=self.config.time)
         is_suffix = torch.ones(rows.shape[1], dtype=torch.bool, device=rows.device)
         allowed = block_mask(packed.query_S, valid_BL)
-        hidden, _ = self.backbone.encode(rows, positions, allowed, is_suffix, kv)
-        return self.projection(hidden[:, packed.last_Q].float())
+        hidden, _ = self.backbone.encode(rows, positions, allowed, is_suffix, kv, packed.last_Q)
+        return self.projection(hidden.float())
 
     def full(self, rows_BNC: Tensor, positions_BN: Tensor, num_suffix: int) -> Tensor:
         """(B, 128) float32: prefix and one suffix encoded together, no cache, no padding (the slow path)."""
@@ -103,10 +113,11 @@ class EngineModules(nn.Module):
         is_suffix = torch.arange(length, device=rows_BNC.device) >= length - num_suffix
         allowed = torch.ones(length, length, dtype=torch.bool, device=rows_BNC.device).tril()
         rows = rows_BNC.to(self.compute_dtype)
+        last = torch.tensor([length - 1], device=rows.device)
         hidden, _ = self.backbone.encode(
-            rows, positions_BN, allowed.expand(len(rows), -1, -1), is_suffix, None
+            rows, positions_BN, allowed.expand(len(rows), -1, -1), is_suffix, None, last
         )
-        return self.projection(hidden[:, -1].float())
+        return self.projection(hidden[:, 0].float())
 
     def own_state(self) -> dict[str, Tensor]:
         """The state dict without a transformers backbone, which saves itself."""

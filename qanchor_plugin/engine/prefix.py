@@ -93,8 +93,8 @@ def _event_slots(one: ModalitySlice) -> list[Slot]:
         Slot(kind="evt", modality=one.name, row=row, at=None if one.kind == "tabular" else int(at))
         for row, at in enumerate(one.event_at)
     ]
-    edge = {"modality": one.name, "at": _last_at(one)}
-    return [Slot(kind="start", **edge), *events, Slot(kind="end", **edge)]
+    start, end = (Slot(kind=kind, modality=one.name, at=_last_at(one)) for kind in ("start", "end"))
+    return [start, *events, end]
 
 
 def _last_at(one: ModalitySlice) -> int | None:

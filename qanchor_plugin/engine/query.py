@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qanchor_plugin.engine.backbone import CausalLMBackbone
 from qanchor_plugin.engine.event_encoder import EventEncoder
 from qanchor_plugin.engine.modules import EngineModules
+from qanchor_plugin.errors import EngineError
 
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
@@ -34,20 +36,21 @@ def plain_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def language_rows(modules: EngineModules, tokenizer: Any, before: str, query: str, after: str) -> Tensor:
+def language_rows(backbone: CausalLMBackbone, tokenizer: Any, before: str, query: str, after: str) -> Tensor:
     """(T, W) input embeddings of the query in its template, without ``<USER_EMB>``."""
     ids = tokenizer(before, add_special_tokens=False)["input_ids"] if before else []
     ids = ids + plain_ids(tokenizer, query)
     ids = ids + (tokenizer(after, add_special_tokens=False)["input_ids"] if after else [])
-    device = modules.suffix.user_emb.device
-    return modules.backbone.embed_ids(torch.tensor(ids, device=device)).float()  # type: ignore[operator]
+    device = backbone.model.get_input_embeddings().weight.device
+    return backbone.embed_ids(torch.tensor(ids, device=device)).float()
 
 
 def meaning_rows(modules: EngineModules, encoder: EventEncoder, query: str) -> tuple[Tensor, Tensor]:
     """(T, W) rows of the encoder's contextual token states, and what is asked (M,)."""
     states, sentence = encoder.encode_query(query)
     device = modules.suffix.user_emb.device
-    assert modules.suffix.query is not None and modules.space is not None
+    if modules.suffix.query is None or modules.space is None:
+        raise EngineError("this engine's backbone reads query tokens itself; it has no query adapter.")
     rows = modules.suffix.query(torch.from_numpy(states).to(device))
     asked = modules.space.queries(torch.from_numpy(sentence).to(device)[None])[0]
     return rows, asked

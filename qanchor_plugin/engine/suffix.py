@@ -4,6 +4,7 @@ Every query sees the user's valid prefix tokens and, causally, itself; queries a
 and positions restart for each. Shape letters: B users, Q queries, L prefix tokens, S packed tokens,
 W hidden width, M meaning width, C = W + M.
 """
+# ruff: noqa: N815  (fields carry shape suffixes, like all tensors here)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
