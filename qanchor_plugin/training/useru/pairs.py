@@ -1,0 +1,55 @@
+"""The pre-training pair, as a record and as a row of ``useru_pairs``."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from qanchor_plugin import schemas as S
+
+QUERY, ANSWER, KIND, TOPIC, EVIDENCE, GENERATOR = "query", "answer", "kind", "topic", "evidence", "generator"
+
+USERU_PAIRS = pa.schema(
+    [
+        (S.USER, pa.binary()),
+        (S.USER_KEY, pa.string()),
+        (S.CUTOFF, S.INSTANT),
+        (KIND, pa.string()),
+        (TOPIC, pa.string()),
+        (QUERY, pa.string()),
+        (ANSWER, pa.string()),
+        (EVIDENCE, pa.string()),
+        (GENERATOR, pa.string()),
+    ]
+)
+"""``kind`` is ``future`` (D_future) or ``uqa`` (D_uqa); ``evidence`` is JSON for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One query and its answer about a user at a cutoff (microseconds since 1970 UTC)."""
+
+    user: bytes
+    user_key: str
+    cutoff: int
+    kind: str
+    topic: str
+    query: str
+    answer: str
+    generator: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def pairs_table(pairs: Iterable[Pair]) -> pa.Table:
+    """Pairs as rows of ``USERU_PAIRS``, in their order."""
+    rows = list(pairs)
+    columns: dict[str, list[Any]] = {
+        name: [getattr(pair, name) for pair in rows]
+        for name in USERU_PAIRS.names
+        if name not in (EVIDENCE, S.CUTOFF)
+    }
+    columns[S.CUTOFF] = pa.array([pair.cutoff for pair in rows], pa.int64()).cast(S.INSTANT)
+    columns[EVIDENCE] = [json.dumps(pair.evidence, sort_keys=True, ensure_ascii=False) for pair in rows]
+    return pa.table({name: columns[name] for name in USERU_PAIRS.names}, schema=USERU_PAIRS)
