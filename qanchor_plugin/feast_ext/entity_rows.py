@@ -107,7 +107,8 @@ def _of_pandas(spark: SparkSession, given: pd.DataFrame) -> EntityRows:
 def utc_instants(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """The column as UTC instants, cut to microseconds; zoneless values are UTC, nulls stay."""
     try:
-        instants = pd.to_datetime(column, utc=True)
+        is_text = column.dtype == object or pd.api.types.is_string_dtype(column.dtype)
+        instants = pd.to_datetime(column, utc=True, format="ISO8601" if is_text else None)
     except (ValueError, TypeError) as error:
         raise InputDataError(
             f"entity rows: column {column.name!r} holds what is no instant ({error}). "

@@ -62,7 +62,13 @@ def journey(folder: Path, **changes: Any) -> Profile:
 
 def cheese_view(folder: Path, **changes: Any) -> FeatureView:
     """An anchor view over the profile, made anew."""
-    given = {"name": "cheese", "query": QUERY, "ttl": timedelta(days=7), "profile": journey(folder), **changes}
+    given = {
+        "name": "cheese",
+        "query": QUERY,
+        "ttl": timedelta(days=7),
+        "profile": journey(folder),
+        **changes,
+    }
     return anchor_view(**given)
 
 
@@ -77,7 +83,7 @@ def make_store(tmp_path: Path) -> StoreMaker:
         path = {"file": str(tmp_path / "registry.db"), "sql": f"sqlite:///{tmp_path / 'registry.sqlite'}"}[
             registry
         ]
-        store = FeatureStore(
+        return FeatureStore(
             config=RepoConfig(
                 project="shop",
                 provider="qanchor_plugin.feast_ext.provider.QAnchorProvider",
@@ -95,6 +101,5 @@ def make_store(tmp_path: Path) -> StoreMaker:
                 qanchor={"lake": "lake", "clock": CLOCK.isoformat(), "device": "cpu", **settings},
             )
         )
-        return store
 
     return make

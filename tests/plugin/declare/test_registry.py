@@ -118,14 +118,17 @@ def test_a_changed_query_is_a_new_version_and_the_same_one_is_not(
     changed = [
         one.name
         for one in diff.feast_object_diffs
-        if one.transition_type != TransitionType.UNCHANGED and one.name in ("cheese", "qanchor_cheese", "shopper")
+        if one.transition_type != TransitionType.UNCHANGED
+        and one.name in ("cheese", "qanchor_cheese", "shopper")
     ]
     assert changed == []
     again.apply([shopper(), cheese_view(purchases_folder)])
     assert num_versions(again.registry, "cheese") == before
     again.apply([shopper(), cheese_view(purchases_folder, query="Will they buy wine?")])
     assert num_versions(again.registry, "cheese") == before + 1
-    assert declarations_from_registry(again.registry, "shop").scenarios["cheese"].query == "Will they buy wine?"
+    assert (
+        declarations_from_registry(again.registry, "shop").scenarios["cheese"].query == "Will they buy wine?"
+    )
 
 
 @pytest.mark.spark
