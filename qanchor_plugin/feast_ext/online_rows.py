@@ -1,0 +1,173 @@
+"""Rows of anchor views as they stand in an online store, and the judgement of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from feast import FeatureView
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import FloatList, Value
+
+from qanchor_plugin import schemas as S
+from qanchor_plugin.backend import Answer, Ask
+from qanchor_plugin.declare import Profile, Scenario
+from qanchor_plugin.errors import DeclarationError
+from qanchor_plugin.feast_ext.anchor_source import AnchorSource
+from qanchor_plugin.identity import is_of_scenario, scenario_identity
+
+STATUS, DATA_AS_OF = "status", "data_as_of"
+STORED, COMPUTED, STALE, UNKNOWN, MISSING = "stored", "computed", "stale", "unknown", "missing"
+JUDGED_BY = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.NUM_EVENTS)
+"""Read along with whatever was requested."""
+
+MICROS = 1_000_000
+ENTITY_KEY_VERSION = 3
+
+OnlineRow = tuple[datetime | None, dict[str, Value] | None]
+WriteRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+
+
+class Verdict(Enum):
+    """What a stored row is worth."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    FOREIGN = "foreign"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """One version of one scenario, as the view that was asked for declares it."""
+
+    scenario: Scenario
+    profile: Profile
+    scenario_id: str
+
+    @classmethod
+    def of(cls, view: FeatureView) -> "Anchor":
+        """The declaration that stands in the view's own source: ``view@v1`` has that version's.
+
+        Raises:
+            DeclarationError: its engine was never resolved.
+        """
+        source = view.batch_source
+        if not isinstance(source, AnchorSource):
+            raise DeclarationError(
+                f"feature view {view.name!r} is not an anchor view; make it by anchor_view()."
+            )
+        known = getattr(source, "_anchor", None)
+        if known is None:
+            known = cls._made(source)
+            source._anchor = known  # type: ignore[attr-defined]  # the source's JSON never changes once read
+        return known
+
+    @classmethod
+    def _made(cls, source: AnchorSource) -> "Anchor":
+        scenario, profile = source.scenario, source.profile
+        if scenario.engine_digest is None:
+            raise DeclarationError(f"scenario {scenario.name!r} has no resolved engine yet; run feast apply.")
+        identity = scenario_identity(
+            profile_digest=profile.digest,
+            engine_digest=scenario.engine_digest,
+            query=scenario.query,
+            soft_prompt_digest=scenario.soft_prompt_digest,
+        )
+        return cls(scenario=scenario, profile=profile, scenario_id=identity)
+
+    def ask(self, default_engine: str) -> Ask:
+        """The question as a backend is asked it."""
+        return Ask.of(
+            self.scenario, self.profile, scenario_id=self.scenario_id, default_engine=default_engine
+        )
+
+
+@dataclass(kw_only=True)
+class AnchorRead:
+    """One anchor view of one request, and the rows read for it.
+
+    Attributes:
+        requested: feature names asked for.
+        keys, users: distinct entity keys, as protos and serialised.
+        indexes: for each of them, its rows of the response.
+        num_rows: rows of the response.
+        rows: (event timestamp, features) for each key: as read, then as answered.
+    """
+
+    view: FeatureView
+    anchor: Anchor
+    requested: list[str]
+    keys: list[EntityKey]
+    users: list[bytes]
+    indexes: Sequence[list[int]]
+    num_rows: int
+    rows: list[OnlineRow] = field(default_factory=list)
+
+    @property
+    def wanted(self) -> list[str]:
+        """Features to read: those requested and those it is judged by; a fresh list each time."""
+        answered_here = {STATUS, DATA_AS_OF}
+        return list(dict.fromkeys([*JUDGED_BY, *(f for f in self.requested if f not in answered_here)]))
+
+
+def judge(row: OnlineRow, anchor: Anchor, *, now: int, complete_to: int | None) -> tuple[Verdict, int | None]:
+    """What a row is worth, and the instant (microseconds) up to which its data are complete.
+
+    A row's presence proves nothing (Redis says PRESENT of a missing one): an empty embedding is missing.
+
+    Args:
+        now: microseconds since 1970 UTC.
+        complete_to: the scenario's watermark, or None.
+    """
+    features = row[1]
+    if not features or S.EMBEDDING not in features or not features[S.EMBEDDING].float_list_val.val:
+        return Verdict.MISSING, None
+    stored_id = features[S.EMBEDDING_ID].string_val if S.EMBEDDING_ID in features else None
+    if not is_of_scenario(stored_id, anchor.scenario_id):
+        return Verdict.FOREIGN, None
+    cutoff = features[S.CUTOFF].unix_timestamp_val * MICROS if S.CUTOFF in features else 0
+    as_of = max(cutoff, complete_to or 0)
+    ttl = anchor.scenario.ttl
+    if ttl and now - as_of > ttl / timedelta(microseconds=1):
+        return Verdict.STALE, as_of
+    return Verdict.FRESH, as_of
+
+
+def with_status(features: dict[str, Value], status: str, data_as_of: int | None) -> dict[str, Value]:
+    """The same features with both answered fields set."""
+    return {**features, STATUS: Value(string_val=status), **_instant(DATA_AS_OF, data_as_of)}
+
+
+def answer_features(answer: Answer, status: str) -> dict[str, Value]:
+    """A backend's answer as the features of an anchor view."""
+    return {
+        S.EMBEDDING: Value(float_list_val=FloatList(val=answer.embedding.tolist())),
+        S.EMBEDDING_ID: Value(string_val=answer.embedding_id),
+        S.CUTOFF: Value(unix_timestamp_val=answer.cutoff // MICROS),
+        **_instant(S.AS_OF, answer.as_of),
+        S.NUM_EVENTS: Value(int64_val=answer.num_events),
+        STATUS: Value(string_val=status),
+        DATA_AS_OF: Value(unix_timestamp_val=answer.cutoff // MICROS),
+    }
+
+
+def entity_user(key: EntityKey) -> bytes:
+    """The serialised entity key: ``user`` of the lake."""
+    return serialize_entity_key(key, entity_key_serialization_version=ENTITY_KEY_VERSION)
+
+
+def micros_of(instant: datetime) -> int:
+    """Microseconds since 1970 UTC."""
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def instant_of(micros: int) -> datetime:
+    """The UTC instant."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+
+
+def _instant(name: str, micros: int | None) -> dict[str, Any]:
+    return {} if micros is None else {name: Value(unix_timestamp_val=micros // MICROS)}

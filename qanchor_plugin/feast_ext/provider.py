@@ -1,0 +1,172 @@
+"""The provider: Feast's own, with anchor views answered online and declarations checked before writes."""
+
+import asyncio
+import copy
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from feast import FeatureService, FeatureView, RepoConfig
+from feast.data_source import DataSource
+from feast.infra.online_stores.helpers import get_online_store_from_config
+from feast.infra.online_stores.online_store import OnlineStore
+from feast.infra.passthrough_provider import PassthroughProvider
+
+from qanchor_plugin.backend import Backend, LakeReader, LocalBackend
+from qanchor_plugin.declare import Settings
+from qanchor_plugin.feast_ext import on_demand
+from qanchor_plugin.feast_ext.declarations import is_anchor, settings_from_config
+from qanchor_plugin.feast_ext.engine_freeze import store_opened
+from qanchor_plugin.feast_ext.online_misses import MissAnswerer
+from qanchor_plugin.feast_ext.online_read import AnchorReader, reading_anchors
+from qanchor_plugin.feast_ext.online_write import OnlineWriter, naming_the_store
+from qanchor_plugin.feast_ext.tags import ADHOC_PROFILE
+from qanchor_plugin.feast_ext.write_back import WriteBack
+from qanchor_plugin.prefix_store import LakeTables
+
+logger = logging.getLogger(__name__)
+
+
+class QAnchorProvider(PassthroughProvider):
+    """``provider: qanchor_plugin.feast_ext.provider.QAnchorProvider`` in feature_store.yaml."""
+
+    def __init__(self, config: RepoConfig) -> None:
+        super().__init__(config)
+        self.settings: Settings = settings_from_config(config)
+        self._anchor_store: OnlineStore | None = None
+        store_opened(self.settings)
+
+    @cached_property
+    def tables(self) -> LakeTables:
+        """The lake, as this process reads it."""
+        return LakeTables(self.settings.lake)
+
+    @cached_property
+    def lake_reader(self) -> LakeReader:
+        """Watermarks and histories."""
+        return LakeReader(self.tables)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """Who computes: this process. Nothing is loaded before the first miss."""
+        return LocalBackend(self.settings, tables=self.tables)
+
+    @cached_property
+    def misses(self) -> MissAnswerer:
+        """The backend behind its budget; shared by reads and on-demand views."""
+        return MissAnswerer(self.backend, max_compute_ms=self.settings.max_compute_ms)
+
+    @cached_property
+    def write_back(self) -> WriteBack:
+        """Computed answers on their way to the stores."""
+        return WriteBack(self._background_writer, self.lake_reader, self.settings.now)
+
+    @property
+    def online_store(self) -> Any:  # type: ignore[override]  # Feast gives its property no type
+        """The configured online store, its reads answering anchor views; None when there is none."""
+        if self._anchor_store is None and self.repo_config.online_store is not None:
+            reader = AnchorReader(self.settings, self.lake_reader, self.misses, self.write_back)
+            store = get_online_store_from_config(self.repo_config.online_store)
+            self._anchor_store = reading_anchors(store, reader)
+        return self._anchor_store
+
+    def _background_writer(self) -> OnlineWriter:
+        """A store object, so a connection, of the background thread's own."""
+        return OnlineWriter(self.repo_config, get_online_store_from_config(self.repo_config.online_store))
+
+    # --- online -------------------------------------------------------------------------------
+    def get_online_features(self, config: RepoConfig, *args: Any, **kwargs: Any) -> Any:
+        """As Feast's; on-demand views of the request reach this provider's backend."""
+        asker = self._asker(args, kwargs)
+        with on_demand.answering_with(asker):
+            return super().get_online_features(config, *args, **kwargs)
+
+    async def get_online_features_async(self, config: RepoConfig, *args: Any, **kwargs: Any) -> Any:
+        """As Feast's; with an ad-hoc view the request runs in a thread, for Feast calls such views
+        synchronously and they compute."""
+        asker = self._asker(args, kwargs)
+        with on_demand.answering_with(asker):
+            if self._asks_adhoc(*_features_registry_project(args, kwargs)):
+                return await asyncio.to_thread(super().get_online_features, config, *args, **kwargs)
+            return await super().get_online_features_async(config, *args, **kwargs)
+
+    def _asker(self, args: Sequence[Any], kwargs: dict[str, Any]) -> on_demand.AdhocAsker:
+        _, registry, project = _features_registry_project(args, kwargs)
+        return on_demand.AdhocAsker(self.settings, lambda: self.misses, registry, project)
+
+    def _asks_adhoc(self, features: Any, registry: Any, project: str) -> bool:
+        if isinstance(features, FeatureService):
+            names = {projection.name for projection in features.feature_view_projections}
+        else:
+            names = {ref.split(":")[0].split("@")[0] for ref in features}
+        views = registry.list_on_demand_feature_views(project, allow_cache=True)
+        return any(view.name in names and ADHOC_PROFILE in view.tags for view in views)
+
+    # --- apply --------------------------------------------------------------------------------
+    def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
+        """The first call of an apply or plan has checked every declared view of the repo.
+
+        Raises:
+            DeclarationError: all faults in one message.
+        """
+        from qanchor_plugin.feast_ext import validation  # checks read the sources; Spark is an extra
+
+        validation.validate_or_raise(config, data_source)
+        super().validate_data_source(config, data_source)
+
+    def update_infra(
+        self,
+        project: str,
+        tables_to_delete: Sequence[Any],
+        tables_to_keep: Sequence[Any],
+        entities_to_delete: Sequence[Any],
+        entities_to_keep: Sequence[Any],
+        partial: bool,
+    ) -> None:
+        """The online store has the tables it needs, and none of removed views, in any version.
+
+        Raises:
+            DeclarationError: a declared view cannot be served; ``FeatureStore.apply`` checks nothing before.
+            OnlineStoreError: the online store is down.
+        """
+        from qanchor_plugin.feast_ext import validation
+
+        validation.validate_kept_views(self.repo_config, tables_to_keep)
+        removed = [version for view in tables_to_delete for version in _versions(view, self.repo_config)]
+        with naming_the_store(self.repo_config):
+            super().update_infra(
+                project, removed, tables_to_keep, entities_to_delete, entities_to_keep, partial
+            )
+
+    async def initialize(self, config: RepoConfig) -> None:
+        """The store's connections are open; on-demand views find this provider outside requests too."""
+        await super().initialize(config)
+
+    async def close(self) -> None:
+        """Computed answers are written and the store's connections closed."""
+        if "write_back" in self.__dict__:
+            await asyncio.to_thread(self.write_back.close)
+        await super().close()
+
+
+def _features_registry_project(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any, str]:
+    """Of a call ``(config, features, entity_rows, registry, project, ...)`` with ``config`` taken off."""
+    named = dict(zip(("features", "entity_rows", "registry", "project"), args, strict=False)) | kwargs
+    return named["features"], named["registry"], named["project"]
+
+
+def _versions(view: Any, config: RepoConfig) -> list[Any]:
+    """A removed anchor view in every version that may have rows online: Feast names only the newest."""
+    newest = getattr(view, "current_version_number", None)
+    if not isinstance(view, FeatureView) or not is_anchor(view) or not newest:
+        return [view]
+    if not config.registry.enable_online_feature_view_versioning:
+        return [view]
+    found = []
+    for number in range(newest + 1):
+        one = copy.copy(view)
+        one.projection = copy.copy(view.projection)
+        one.projection.version_tag = number
+        found.append(one)
+    return found
