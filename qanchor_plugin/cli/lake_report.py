@@ -1,6 +1,7 @@
 """What stands in a lake, read with delta-rs: tables, runs, watermarks, coverage."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,8 @@ BAD_ROW_REASONS = (
     "blank_text",
 )
 """The names under which the jobs count rows that they left out or mended (spark_jobs.transforms.validate)."""
+
+_FROM_THE_START = re.compile(r"\.0-\d+$")
 
 
 def table_report(tables: LakeTables) -> list[dict[str, Any]]:
@@ -55,13 +58,12 @@ def table_report(tables: LakeTables) -> list[dict[str, Any]]:
 
 
 def newest_runs(tables: LakeTables) -> list[dict[str, Any]]:
-    """The newest run of each job, scenario rows aside; newest first."""
+    """The newest row of each job, newest run first; rows that only mark a scenario's watermark aside."""
     newest: dict[str, dict[str, Any]] = {}
-    for row in _runs(tables):
-        known = newest.get(row[S.JOB])
-        if known is None or row[S.STARTED_AT] >= known[S.STARTED_AT]:
+    for row in sorted(_runs(tables), key=lambda one: one[S.RUN]):
+        if row[S.SCENARIO] is None:
             newest[row[S.JOB]] = row
-    ordered = sorted(newest.values(), key=lambda row: row[S.STARTED_AT], reverse=True)
+    ordered = sorted(newest.values(), key=lambda one: one[S.RUN], reverse=True)
     return [
         {
             "job": row[S.JOB],
@@ -78,12 +80,24 @@ def newest_runs(tables: LakeTables) -> list[dict[str, Any]]:
     ]
 
 
-def bad_rows(tables: LakeTables) -> dict[str, int]:
-    """Unusable source rows by reason, as the newest run that looked at each source counted them."""
-    found: Counter[str] = Counter()
-    for row in sorted(_runs(tables), key=lambda one: one[S.STARTED_AT]):
-        found.update(_bad_counts(_json(row[S.COUNTS])))
-    return dict(found)
+def bad_rows(tables: LakeTables, declared: Declarations) -> dict[str, dict[str, int]]:
+    """Source rows in the lake's making that were left out or mended: modality, then reason.
+
+    A run that read a source from its first version counts anew; later ones add to it.
+    """
+    modalities = {m.sequence_digest: m.name for p in declared.profiles.values() for m in p.modalities}
+    found: dict[str, Counter[str]] = {}
+    for row in sorted(_runs(tables), key=lambda one: one[S.RUN]):
+        counts, versions = _json(row[S.COUNTS]), _json(row[S.SOURCE_VERSIONS])
+        for digest, batch in versions.items():
+            name = modalities.get(digest)
+            if name is None or not isinstance(counts.get(name), Mapping):
+                continue
+            if _FROM_THE_START.search(str(batch)):
+                found[name] = Counter()
+            reasons = {reason: counts[name][reason] for reason in BAD_ROW_REASONS if reason in counts[name]}
+            found.setdefault(name, Counter()).update(reasons)
+    return {name: dict(reasons) for name, reasons in sorted(found.items()) if reasons}
 
 
 def scenario_report(
@@ -172,14 +186,3 @@ def _is_fresh(complete_to: datetime | None, ttl: timedelta, now: datetime) -> bo
 
 def _json(text: str | None) -> dict[str, Any]:
     return json.loads(text) if text else {}
-
-
-def _bad_counts(counts: Mapping[str, Any]) -> dict[str, int]:
-    """Counted reasons anywhere in a run's counts, each with the names of what it stands under."""
-    found: dict[str, int] = {}
-    for key, value in counts.items():
-        if isinstance(value, Mapping):
-            found |= {f"{key}: {reason}": number for reason, number in _bad_counts(value).items()}
-        elif key in BAD_ROW_REASONS and value:
-            found[key] = int(value)
-    return found

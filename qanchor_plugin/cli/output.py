@@ -7,12 +7,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 
 def out() -> Console:
@@ -56,28 +53,6 @@ def noise_to_stderr() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(real, 1)
         os.close(real)
-
-
-def progress_bar() -> "Progress":
-    """A progress bar on stderr that leaves nothing behind when it ends."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=err(),
-        transient=True,
-    )
 
 
 def human_bytes(num_bytes: float) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from qanchor_plugin.cli.instants import iso, parse_instant
-from qanchor_plugin.cli.output import noise_to_stderr, out, print_json, progress_bar
+from qanchor_plugin.cli.output import noise_to_stderr, out, print_json
 from qanchor_plugin.cli.repo import JsonOption, RepoOption, opened, unknown
 from qanchor_plugin.errors import DeclarationError
 
@@ -36,8 +36,8 @@ def refresh(
         print_json(found)
         return
     out().print(f"{found['state']}: run {found['run']}, complete to {found['end']}")
-    for name, number in found["counts"].items():
-        out().print(f"    {name:32} {number}")
+    for name, counted in found["counts"].items():
+        out().print(f"    {name:12} {json.dumps(counted)}", soft_wrap=True)
 
 
 def run(repo: Path | None, end: str | None, full: bool, scenarios: list[str] | None) -> dict[str, Any]:
@@ -58,15 +58,13 @@ def run(repo: Path | None, end: str | None, full: bool, scenarios: list[str] | N
         from spark_jobs.session import get_session
 
         until = here.settings.now() if end is None else parse_instant("--end", end)
-        with progress_bar() as progress:
-            told = jobs.refresh(
-                get_session(here.settings, app_name="qanchor-refresh"),
-                here.settings,
-                declared,
-                end=until,
-                scenarios=scenarios or None,
-                full=full,
-                progress=progress,
-            )
+        told = jobs.refresh(
+            get_session(here.settings, app_name="qanchor-refresh"),
+            here.settings,
+            declared,
+            end=until,
+            scenarios=scenarios or None,
+            full=full,
+        )
     counts = json.loads(json.dumps(told.counts, default=str))
     return {"run": told.run, "state": told.state, "end": iso(until), "counts": counts}

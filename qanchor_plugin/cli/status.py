@@ -50,7 +50,7 @@ def report(repo: Path | None) -> dict[str, Any]:
                 lake_report.scenario_report(reader, declared, one, settings.now())
                 for one in declared.scenarios.values()
             ],
-            "bad_rows": lake_report.bad_rows(tables),
+            "bad_rows": lake_report.bad_rows(tables, declared),
             "point_in_time": lake_report.point_in_time_notes(declared),
         }
 
@@ -72,8 +72,9 @@ def _print(found: dict[str, Any]) -> None:
         _print_tables(found["tables"])
     _print_runs(found["runs"])
     _print_scenarios(found["scenarios"])
-    for reason, number in found["bad_rows"].items():
-        console.print(f"[yellow]bad rows[/yellow] {reason}: {number}")
+    for name, reasons in found["bad_rows"].items():
+        told = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+        console.print(f"[yellow]bad rows[/yellow] of {name}: {told}", soft_wrap=True)
     for note in found["point_in_time"]:
         console.print(f"[dim]point in time[/dim] {note}", soft_wrap=True)
 
