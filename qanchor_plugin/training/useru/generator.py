@@ -46,7 +46,7 @@ _QUERIES = (
     "How interested is this user in {subject}?",
     "Does this user care about {subject}?",
     "What has this user done recently that concerns {subject}?",
-    "Will {subject} matter to this user next?",
+    "Is {subject} a habit of this user?",
     "How often does {subject} show in this user's profile?",
 )
 

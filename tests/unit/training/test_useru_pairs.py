@@ -23,6 +23,7 @@ from qanchor_plugin.training.useru.build import keyword_relevance, user_cutoffs
 from qanchor_plugin.training.useru.claims import worded
 from qanchor_plugin.training.useru.evidence import evidence_of
 from qanchor_plugin.training.useru.future import chosen_actions
+from qanchor_plugin.training.useru.sample_page import sample_page
 from qanchor_plugin.training.useru.topics import TOPIC_OF_NAME, is_about
 from tests.unit.training.useru_world import DAY, PROFILE, World
 
@@ -241,3 +242,14 @@ def test_a_lying_generator_is_corrected_and_counted(world):
 def test_a_bad_plan_is_refused():
     with pytest.raises(InputDataError, match="num_absent 0 to num_topics"):
         PairPlan(known_until=0, num_topics=1, num_absent=2)
+
+
+def test_the_sample_page_shows_pairs_beside_evidence_and_escapes_them(world):
+    counts = PairCounts()
+    histories = [world.history(1, [(day, "x", "<b>BEER</b>", "GROCERY") for day in range(1, 150, 5)])]
+    pairs = list(build_pairs(histories, PROFILE, world.text_of, PLAN, GroundedGenerator(), counts=counts))
+    page = sample_page(pairs, counts)
+    assert page.count("<tr>") == 1 + len(pairs)
+    assert "<b>" not in page
+    assert "&lt;b&gt;BEER&lt;/b&gt; × " in page
+    assert f"{counts.num_uqa} of {counts.num_asked} drafts became pairs (100.0%)" in page
