@@ -61,7 +61,7 @@ def train(module: CoLESModule, users: list[dict[str, torch.Tensor]], epochs: int
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += float(loss)
+            total += float(loss.detach())
         print(f"epoch {epoch + 1}/{epochs} loss {total * batch_size / len(order):.4f}", flush=True)
 
 

@@ -101,6 +101,7 @@ def _device(rank: int, meeting: str, pairs: tuple[torch.Tensor, torch.Tensor], f
     dist.destroy_process_group()
 
 
+@pytest.mark.slow  # two interpreters that import torch
 def test_two_devices_have_the_gradient_of_one_big_batch(tmp_path):
     torch.manual_seed(3)
     user, answer = torch.randn(4, 3), torch.randn(4, 3)
