@@ -155,6 +155,6 @@ def _too_many_bad(planned: Planned, accepted: float) -> list[str]:
     reasons = {name: num for name, num in counts.items() if name != "rows"}
     return [
         f"modality {planned.modality.name!r}: {bad} of {counts['rows']} new rows cannot be used ({reasons}), "
-        f"a share of {bad / counts['rows']:.4f}; accepted is max_bad_row_share={accepted}. Mend the source, or "
-        "raise qanchor: max_bad_row_share: in feature_store.yaml."
+        f"a share of {bad / counts['rows']:.4f}; accepted is max_bad_row_share={accepted}. Mend the source, "
+        "or raise qanchor: max_bad_row_share: in feature_store.yaml."
     ]

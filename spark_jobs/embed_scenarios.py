@@ -59,9 +59,8 @@ def embed(
         return {"users": 0, "written": 0}
     served = _newest_embeddings(lake, group, end=end)
     ready = by_user(ready.join(served, on=S.USER, how="left"), users, settings.users_per_batch)
-    with stage(
-        lake.spark, progress, f"{len(group.queries)} scenarios of {group.profile.name}", users
-    ) as done:
+    title = f"{len(group.queries)} scenarios of {group.profile.name}"
+    with stage(lake.spark, progress, title, users) as done:
         make = _embedder(group, settings.users_per_batch, (end, served_at), run, done)
         made = ready.mapInArrow(make, lake.schema("scenario_embeddings")).persist(StorageLevel.DISK_ONLY)
         try:

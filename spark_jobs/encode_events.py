@@ -62,7 +62,7 @@ def export_snapshot(lake: Lake, engine: EngineRef, *, force: bool) -> Path:
     """
     folder = snapshot_folder(lake, engine.encoder_id)
     if not force:
-        known = _current(folder)
+        known = _open(folder)
         if known is not None and known.num_texts == vectors_of(lake, engine.encoder_id).count():
             return known.folder
     table = vectors_of(lake, engine.encoder_id).select(S.TEXT_ID, S.VECTOR).toArrow()
@@ -71,7 +71,13 @@ def export_snapshot(lake: Lake, engine: EngineRef, *, force: bool) -> Path:
     return write_snapshot(folder, encoder_id=engine.encoder_id, ids=ids, vectors=vectors)
 
 
-def _current(folder: Path) -> VectorSnapshot | None:
+def current_snapshot(lake: Lake, encoder_id: str) -> Path | None:
+    """The folder of the encoder's present snapshot; None when it is absent or damaged."""
+    known = _open(snapshot_folder(lake, encoder_id))
+    return None if known is None else known.folder
+
+
+def _open(folder: Path) -> VectorSnapshot | None:
     try:
         return VectorSnapshot.open(folder)
     except LakeError:  # absent, or damaged: it is written anew from the table

@@ -25,8 +25,8 @@ def engine_of(name: str, device: str, digest: str) -> QueryAnchorEngine:
     engine = QueryAnchorEngine.load(name, device=device)
     if engine.digest != digest:
         raise EngineError(
-            f"engine {name!r} has digest {engine.digest} on this executor and {digest} on the driver. Install "
-            "the same files on every machine."
+            f"engine {name!r} has digest {engine.digest} on this executor and {digest} on the driver. "
+            "Install the same files on every machine."
         )
     return engine
 

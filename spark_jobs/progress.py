@@ -4,6 +4,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from pyspark.accumulators import Accumulator
@@ -85,12 +86,8 @@ def stage(
     done = spark.sparkContext.accumulator(0)
     ended = threading.Event()
     progress.start(name, total)
-    watcher = threading.Thread(
-        target=_poll,
-        args=(lambda: progress.update(name, done.value), ended),
-        daemon=True,
-        name=f"watch-{name}",
-    )
+    tell = partial(_tell, progress, name, done)
+    watcher = threading.Thread(target=_poll, args=(tell, ended), daemon=True, name=f"watch-{name}")
     watcher.start()
     try:
         yield done
@@ -98,6 +95,10 @@ def stage(
         ended.set()
         watcher.join()
         progress.finish(name, done.value)
+
+
+def _tell(progress: Progress, name: str, done: Accumulator[int]) -> None:
+    progress.update(name, done.value)
 
 
 def _poll(tell: Callable[[], None], ended: threading.Event) -> None:

@@ -17,7 +17,7 @@ from qanchor_plugin.declare import Declarations, Settings
 from qanchor_plugin.errors import InputDataError, QAnchorError
 from qanchor_plugin.identity import digest
 from spark_jobs import build_prefixes, build_sequences, embed_scenarios, encode_events
-from spark_jobs.engines import AskedGroup, asked_groups, chosen
+from spark_jobs.engines import AskedGroup, EngineRef, asked_groups, chosen
 from spark_jobs.failures import named_failures
 from spark_jobs.lock import only_run
 from spark_jobs.progress import Progress, default_progress
@@ -115,6 +115,7 @@ class _Run:
         self.rows: list[JobRow] = []
         self.batches: dict[str, str] = {}
         self._job = "sequences"
+        self._known = consumed_versions(lake)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -134,7 +135,8 @@ class _Run:
     def sequences(self, profiles: Sequence[Any]) -> None:
         """New source rows are in the lake, as texts and sequences."""
         lake, settings = self.lake, self.settings
-        planned = build_sequences.plan(lake.spark, settings, profiles, consumed_batches(lake), full=self.full)
+        consumed = consumed_batches(lake, self._known.get("sequences", ()))
+        planned = build_sequences.plan(lake.spark, settings, profiles, consumed, full=self.full)
         counts: dict[str, Any] = {}
         versions: dict[str, str] = {}
         num_texts = 0
@@ -149,12 +151,17 @@ class _Run:
     def vectors(self, groups: Sequence[AskedGroup]) -> dict[str, str]:
         """Every text has a vector of every encoder that is asked; encoder id to snapshot folder."""
         self._job = "vectors"
-        folders, counts = {}, {}
+        folders, counts, inputs = {}, {}, {}
         for engine in {group.engine.encoder_id: group.engine for group in groups}.values():
-            new = encode_events.encode(self.lake, engine, self.progress)
-            folder = encode_events.export_snapshot(self.lake, engine, force=bool(new) or self.full)
-            folders[engine.encoder_id], counts[engine.encoder_id] = str(folder), new
-        self.rows.append(JobRow(job="vectors", counts=counts))
+            one = engine.encoder_id
+            folder = encode_events.current_snapshot(self.lake, one)
+            counts[one] = 0
+            if folder is None or not self._had(one, self._texts_and_vectors(engine)):
+                counts[one] = encode_events.encode(self.lake, engine, self.progress)
+                force = bool(counts[one]) or self.full
+                folder = encode_events.export_snapshot(self.lake, engine, force=force)
+            folders[one], inputs[one] = str(folder), self._texts_and_vectors(engine)
+        self.rows.append(JobRow(job="vectors", source_versions=inputs, counts=counts))
         return folders
 
     def prefixes(self, groups: Sequence[AskedGroup], vectors: dict[str, str]) -> None:
@@ -203,16 +210,22 @@ class _Run:
 
     def _each(self, groups: Sequence[AskedGroup], work: Any, tables: Sequence[str], parts: Any) -> None:
         """``work`` on every group whose inputs no succeeded run of this job has had; one row for all."""
-        known = [] if self.full else consumed_versions(self.lake, self._job)
-        seen = {(name, key) for versions in known for name, key in versions.items()}
         state = [self.lake.version(name) for name in tables]
         inputs, counts = {}, {}
         for group in groups:
-            key = digest(self._job, state, self.end_us, parts(group))
-            inputs[group.name] = key
-            same = (group.name, key) in seen
+            inputs[group.name] = digest(self._job, state, self.end_us, parts(group))
+            same = self._had(group.name, inputs[group.name])
             counts[group.name] = {"users": 0, "written": 0, "unchanged": 1} if same else work(group)
         self.rows.append(JobRow(job=self._job, source_versions=inputs, counts=counts))
+
+    def _had(self, name: str, inputs: str) -> bool:
+        """Whether a succeeded run of this job has had these very inputs."""
+        runs = [] if self.full else self._known.get(self._job, [])
+        return any(versions.get(name) == inputs for versions in runs)
+
+    def _texts_and_vectors(self, engine: EngineRef) -> str:
+        versions = [self.lake.version(name) for name in ("event_texts", "event_vectors")]
+        return digest("vectors", engine.encoder_id, versions)
 
     def report(self) -> RefreshReport:
         """The finished run."""
@@ -234,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Prints the report as JSON. ``d.json`` is ``Declarations.to_json()``; ``s.json`` the ``qanchor:`` section
     of feature_store.yaml as JSON, its relative paths relative to the file.
     """
-    parser = argparse.ArgumentParser(prog="spark_jobs.refresh", description=refresh.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="spark_jobs.refresh", description=__doc__)
     parser.add_argument("--declarations", type=Path, required=True)
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--end", required=True, help="the cutoff, such as 2018-01-01T00:00:00Z")

@@ -78,24 +78,29 @@ def write_runs(lake: Lake, clock: RunClock, rows: Sequence[JobRow]) -> None:
     lake.append("job_runs", lake.spark.createDataFrame(values, lake.schema("job_runs")).coalesce(1))
 
 
-def consumed_versions(lake: Lake, job: str) -> list[dict[str, str]]:
-    """``source_versions`` of a job's succeeded rows, oldest first."""
-    rows = lake.read("job_runs").where((F.col(S.JOB) == job) & (F.col(S.STATE) == SUCCEEDED))
-    found = rows.select(S.RUN, S.SOURCE_VERSIONS).orderBy(S.RUN).collect()
-    return [json.loads(row[S.SOURCE_VERSIONS]) for row in found]
+def consumed_versions(lake: Lake) -> dict[str, list[dict[str, str]]]:
+    """``source_versions`` of succeeded rows by job, oldest first."""
+    rows = lake.read("job_runs").where(F.col(S.SCENARIO).isNull() & (F.col(S.STATE) == SUCCEEDED))
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in sorted(rows.select(S.RUN, S.JOB, S.SOURCE_VERSIONS).collect()):
+        found.setdefault(row[S.JOB], []).append(json.loads(row[S.SOURCE_VERSIONS]))
+    return found
 
 
-def consumed_batches(lake: Lake) -> dict[str, list[Batch]]:
+def consumed_batches(lake: Lake, recorded_runs: Sequence[Mapping[str, str]]) -> dict[str, list[Batch]]:
     """Source batches in the lake by modality digest: those that rows carry, then what runs recorded.
 
     Rows and their batch are committed together, so a run killed before its ``job_runs`` row is seen here.
+
+    Args:
+        recorded_runs: ``source_versions`` of the sequences job, oldest first.
     """
     found: dict[str, list[Batch]] = {}
     for name in ("behaviour_sequences", "profile_rows"):
         for row in lake.read(name).select(S.MODALITY_DIGEST, S.BATCH).distinct().collect():
             found.setdefault(row[S.MODALITY_DIGEST], []).append(Batch.parse(row[S.BATCH]))
     recorded: dict[str, Batch] = {}
-    for versions in consumed_versions(lake, "sequences"):
+    for versions in recorded_runs:
         recorded |= {digest: Batch.parse(text) for digest, text in versions.items()}
     for digest, batch in recorded.items():
         known = found.setdefault(digest, [])

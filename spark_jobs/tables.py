@@ -70,9 +70,8 @@ class Lake:
 
     def version(self, name: str) -> int:
         """The table's newest Delta version; -1 when it was never created."""
-        if not self.exists(name):
-            return -1
-        return int(DeltaTable.forPath(self.spark, self.path(name)).history(1).collect()[0]["version"])
+        commits = (Path(self.path(name)) / "_delta_log").glob("*.json")
+        return max((int(one.stem) for one in commits if one.stem.isdecimal()), default=-1)
 
     def ensure(self) -> None:
         """Every table stands, empty if it was not there.
