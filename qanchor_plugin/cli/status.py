@@ -100,13 +100,17 @@ def _print_tables(tables: list[dict[str, Any]]) -> None:
 
 
 def _print_runs(runs: list[dict[str, Any]]) -> None:
+    """One line a run and state: jobs that have run again since stand in the newer run's line."""
     from rich.markup import escape
 
-    for one in runs[:5]:
-        lasted = "" if one["seconds"] is None else f", {human_duration(one['seconds'])}"
-        colour = "green" if one["state"] == "succeeded" else "red"
-        line = f"last run of {one['job']}: [{colour}]{one['state']}[/{colour}], {one['started_at']}{lasted}"
-        out().print(line + (f": {escape(one['message'])}" if one["message"] else ""), soft_wrap=True)
+    for run, state in dict.fromkeys((one["run"], one["state"]) for one in runs):
+        jobs = [one for one in runs if (one["run"], one["state"]) == (run, state)]
+        lasted = "" if jobs[0]["seconds"] is None else f", {human_duration(jobs[0]['seconds'])}"
+        colour = "green" if state == "succeeded" else "red"
+        names = ", ".join(one["job"] for one in jobs)
+        line = f"last run of {names}: [{colour}]{state}[/{colour}], {str(jobs[0]['started_at'])[:19]}{lasted}"
+        messages = "; ".join(one["message"] for one in jobs if one["message"])
+        out().print(line + (f": {escape(messages)}" if messages else ""), soft_wrap=True)
 
 
 def _print_scenarios(scenarios: list[dict[str, Any]]) -> None:
