@@ -81,7 +81,8 @@ def _write_from_driver(
 ) -> int:
     writer = OnlineWriter(config, get_online_store_from_config(config.online_store))
     packed = rows.mapInArrow(_packer(size), f"{_PAYLOAD} binary")
-    progress = task.tqdm_builder(rows.count()) if task.tqdm_builder else None
+    unknown: Any = None  # counting first would run the query twice
+    progress = task.tqdm_builder(unknown) if task.tqdm_builder else None
     written = 0
     for row in packed.toLocalIterator():
         for batch in pa.ipc.open_stream(io.BytesIO(row[_PAYLOAD])):

@@ -222,6 +222,14 @@ class AnchorReadMixin(OnlineStore):
             return await asyncio.to_thread(self.online_read, config, table, *args, **kwargs)
         return await super().online_read_async(config, table, *args, **kwargs)
 
+    async def close(self) -> None:
+        """Connections of asynchronous reads are closed: Feast's Redis store leaves its own open."""
+        await super().close()
+        client = getattr(self, "_client_async", None)
+        if client is not None:
+            await client.aclose()
+            self._client_async = None
+
 
 def reading_anchors(store: OnlineStore, reader: AnchorReader) -> OnlineStore:
     """The same online store object, of a class that answers anchor views through ``reader``."""

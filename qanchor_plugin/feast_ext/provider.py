@@ -139,10 +139,6 @@ class QAnchorProvider(PassthroughProvider):
                 project, removed, tables_to_keep, entities_to_delete, entities_to_keep, partial
             )
 
-    async def initialize(self, config: RepoConfig) -> None:
-        """The store's connections are open; on-demand views find this provider outside requests too."""
-        await super().initialize(config)
-
     async def close(self) -> None:
         """Computed answers are written and the store's connections closed."""
         if "write_back" in self.__dict__:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
+from feast.feature_view import DUMMY_ENTITY
 from feast.inference import update_feature_views_with_inferred_features_and_entities
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
@@ -85,7 +86,8 @@ class Shop:
 
     def register(self, store: FeatureStore, *views: Any) -> None:
         """The views are in the registry and the online store has their tables (no source is read)."""
-        store.registry.apply_entity(HOUSEHOLD, "shop")
+        for entity in (HOUSEHOLD, DUMMY_ENTITY):
+            store.registry.apply_entity(entity, "shop")
         update_feature_views_with_inferred_features_and_entities(
             store.provider, list(views), [HOUSEHOLD], store.config
         )

@@ -248,3 +248,24 @@ def test_a_changed_query_is_a_version_of_its_own(shop: Shop):
     assert stored["embedding"] == [vector(3)]
     assert stored["status"] == ["stored"]
     assert new != old
+
+
+def test_a_removed_scenario_leaves_no_version_online(sqlite_shop: Shop):
+    import sqlite3
+
+    from qanchor_plugin.feast_ext.anchor_view import anchor_view
+
+    def tables() -> set[str]:
+        with sqlite3.connect(sqlite_shop.folder / "online.db") as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            names = {name for (name,) in found}
+        connection.close()
+        return names
+
+    store = sqlite_shop.store()
+    sqlite_shop.register(store, anchor_view("dairy_buyer", "Does this household buy any cheese?", PROFILE))
+    store.refresh_registry()
+    assert {"shop_dairy_buyer", "shop_dairy_buyer_v1"} <= tables()
+    removed = store.get_feature_view("dairy_buyer")
+    store.provider.update_infra("shop", [removed], [], [], [], partial=True)
+    assert tables() == {"shop_wine_buyer", "shop_spend"}
