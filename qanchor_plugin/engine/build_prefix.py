@@ -23,6 +23,9 @@ Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
 FIXED_ROWS = 256
 
+EVENT_MEANING = 0.5
+"""Length of an event's meaning key beside a group's: where both match, the group, which counts, is heard."""
+
 
 class Vectors(Protocol):
     """What holds vectors of texts; see :class:`..event_vectors.VectorSnapshot`."""
@@ -124,7 +127,8 @@ class PrefixBuilder:
         distinct, back = np.unique(at, return_inverse=True)
         vectors = self.vectors[distinct]
         hidden = self._rowwise(lambda h: self.modules.hierarchy.events(modality, h), vectors)
-        return self._wide(hidden, self._keys(vectors))[back]
+        keys = self._keys(vectors)
+        return self._wide(hidden, None if keys is None else keys * EVENT_MEANING)[back]
 
     def _group_rows(self, places: list[tuple[int, int]]) -> Float32:
         vectors = self.vectors[[self.at[n, ""][self.slots[n][p].row] for n, p in places]]

@@ -121,7 +121,7 @@ class QueryAnchorEngine:
         if config.backbone == "meaning":
             read_meaning_space(modules)
         encoder = encoder or EventEncoder(config.encoder_source, dim=config.encoder_dim, device=str(on))
-        return cls(config, modules.to(on), encoder, tokenizer)
+        return cls(config, _placed(modules, on), encoder, tokenizer)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: str = "auto") -> "QueryAnchorEngine":
@@ -140,7 +140,7 @@ class QueryAnchorEngine:
         read_own_state(modules, folder / WEIGHTS)
         source = _inside(folder, config.encoder_source)
         encoder = EventEncoder(source, dim=config.encoder_dim, device=str(on))
-        return cls(config, modules.to(on), encoder, tokenizer)
+        return cls(config, _placed(modules, on), encoder, tokenizer)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """``folder`` holds the whole engine: config.json, engine.safetensors, and for ``hf`` the backbone
@@ -370,6 +370,7 @@ class QueryAnchorEngine:
 
 
 def _assembled(config: EngineConfig, model: Any, device: torch.device) -> EngineModules:
+    """The modules around a model; own weights are not set yet."""
     if config.backbone == "hf":
         if model is None:
             raise EngineError("an engine of backbone 'hf' needs a model. Use QueryAnchorEngine.load.")
@@ -378,6 +379,12 @@ def _assembled(config: EngineConfig, model: Any, device: torch.device) -> Engine
             raise EngineError(f"the backbone is {width} wide, the config says {config.hidden}. Set 'hidden'.")
         model = model.to(resolve_dtype(config, device))
     return EngineModules(config, model)
+
+
+def _placed(modules: EngineModules, device: torch.device) -> EngineModules:
+    """The modules on the device, the backbone in its compute type; all else stays float32."""
+    modules.backbone.to(resolve_dtype(modules.config, device))
+    return modules.to(device)
 
 
 def _inside(folder: Path, source: str) -> str:

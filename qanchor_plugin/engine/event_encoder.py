@@ -25,8 +25,8 @@ Float32 = npt.NDArray[np.float32]
 _IDENTIFYING = (".safetensors", ".json", ".txt", ".model")
 _NOT_IDENTIFYING = ("data_config.json", "config_sentence_transformers.json")
 LENGTH_MULTIPLE = 8
-FIXED_ROWS = 32
-"""Texts of one forward: the same for every batch, so that a vector does not depend on the others."""
+FORWARD_TOKENS = 1024
+MAX_ROWS = 32
 
 
 class EventEncoder:
@@ -70,8 +70,9 @@ class EventEncoder:
         buckets = -(-lengths // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         for bucket in np.unique(buckets):
             rows = np.flatnonzero(buckets == bucket)
-            for start in range(0, len(rows), FIXED_ROWS):
-                chunk = rows[start : start + FIXED_ROWS]
+            size = _rows_of(int(bucket))
+            for start in range(0, len(rows), size):
+                chunk = rows[start : start + size]
                 vectors[chunk] = self._forward([ids["input_ids"][row] for row in chunk], int(bucket))
         place = {text: row for row, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]]
@@ -136,13 +137,13 @@ class EventEncoder:
         return model
 
     def _forward(self, ids: list[list[int]], length: int) -> Float32:
-        """(len(ids), dim) float32 of token ids, padded to (FIXED_ROWS, length)."""
+        """(len(ids), dim) float32 of token ids, padded to the length's own shape."""
         import torch
 
-        model = self.model
-        tokens = torch.full((FIXED_ROWS, length), model.tokenizer.pad_token_id or 0)
-        mask = torch.zeros(FIXED_ROWS, length, dtype=torch.int64)
-        for row in range(FIXED_ROWS):
+        model, size = self.model, _rows_of(length)
+        tokens = torch.full((size, length), model.tokenizer.pad_token_id or 0)
+        mask = torch.zeros(size, length, dtype=torch.int64)
+        for row in range(size):
             one = ids[min(row, len(ids) - 1)]
             tokens[row, : len(one)] = torch.tensor(one)
             mask[row, : len(one)] = 1
@@ -151,6 +152,11 @@ class EventEncoder:
             output = model(inputs)
         vectors = torch.nn.functional.normalize(output["sentence_embedding"].float(), dim=-1)
         return vectors[: len(ids)].cpu().numpy()
+
+
+def _rows_of(length: int) -> int:
+    """Texts of one forward: a matter of the length alone, so that a vector does not depend on others."""
+    return max(1, min(MAX_ROWS, FORWARD_TOKENS // length))
 
 
 @lru_cache(maxsize=32)

@@ -8,7 +8,6 @@ import torch
 from qanchor_plugin.engine.config import QWEN, EngineConfig
 from qanchor_plugin.engine.engine import QueryAnchorEngine
 from qanchor_plugin.engine.event_encoder import EventEncoder
-from qanchor_plugin.engine.load import resolve_device, resolve_dtype
 
 QWEN_05B_SHAPE: Mapping[str, Any] = {
     "hidden_size": 896,
@@ -58,7 +57,7 @@ def random_language_engine(
     config = config.with_(hidden=shape["hidden_size"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(Qwen2Config(**shape)).to(resolve_dtype(config, resolve_device(device)))
+        model = Qwen2ForCausalLM(Qwen2Config(**shape))
     return QueryAnchorEngine.from_parts(
         config, model=model.eval(), tokenizer=byte_tokenizer(), encoder=encoder, device=device
     )
