@@ -106,14 +106,15 @@ def with_adhoc(
     settings: Settings, entity: EntityRows, profile: Profile, *, query_column: str, output: str
 ) -> EntityRows:
     """The rows with the embedding of each row's own query, as of its instant; null for unknown users."""
-    from spark_jobs.point_in_time import embed_at
+    from spark_jobs.point_in_time import ExtraQueries, embed_at
 
     users = tuple((one, one.join_key) for one in profile.entities)
     asked = _users(entity, entity.rows, users, quoted(query_column).cast("string").alias("anchor_query"))
     declared = Declarations.of("adhoc", [profile], [])
-    answers = embed_at(
-        entity.rows.sparkSession, settings, declared, asked, [], extra_queries=profile.name
-    ).select(F.col(_ANSWER_ROW).alias(_ANSWER), F.col(S.EMBEDDING).alias(output))
+    own = ExtraQueries(profile=profile.name)
+    answers = embed_at(entity.rows.sparkSession, settings, declared, asked, [], own).select(
+        F.col(_ANSWER_ROW).alias(_ANSWER), F.col(S.EMBEDDING).alias(output)
+    )
     rows = entity.rows.join(answers, entity.rows[ROW] == answers[_ANSWER], how="left").drop(_ANSWER)
     return replace(entity, rows=rows)
 
