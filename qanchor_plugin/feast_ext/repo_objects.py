@@ -10,7 +10,7 @@ from typing import Any
 
 from feast import FeatureService
 from feast.repo_config import RepoConfig
-from feast.repo_operations import get_repo_files
+from feast.repo_operations import read_feastignore
 
 from qanchor_plugin.feast_ext.anchor_source import AnchorSource
 from qanchor_plugin.feast_ext.declarations import is_anchor
@@ -29,10 +29,15 @@ def repo_objects(config: RepoConfig) -> tuple[list[AnchorSource], list[FeatureSe
 
 
 def _top_level(config: RepoConfig) -> Iterator[Any]:
+    """Top-level values of imported modules under the repo's folder that .feastignore does not name."""
     if not config.repo_path:
         return
-    files = {str(path) for path in get_repo_files(Path(config.repo_path).resolve())}
+    root = Path(config.repo_path).resolve()
+    ignored = {found.resolve() for pattern in read_feastignore(root) for found in root.glob(pattern)}
     for module in list(sys.modules.values()):
         where = getattr(module, "__file__", None)
-        if where and str(Path(where).resolve()) in files:
+        if not where:
+            continue
+        path = Path(where).resolve()
+        if root in path.parents and ignored.isdisjoint((path, *path.parents)):
             yield from list(vars(module).values())
