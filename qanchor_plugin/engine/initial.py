@@ -1,8 +1,7 @@
 """Untrained weights from a fixed seed that already keep what the tokens say.
 
-The demo engine is useful before any training (see docs/decisions): meaning heads start by meaning, one
-ordinary head starts on the summary tokens, the others by distance in time, and the projection starts as
-a rotation. Shape letters as in ``meaning``.
+The demo engine is useful before any training (see docs/decisions): meaning heads start by meaning, values
+and outputs as rotations, and so does the projection. Shape letters as in ``meaning``.
 """
 
 import math
@@ -16,6 +15,9 @@ from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.projection import Projection
 
 PLAIN_STD = 0.02
+NAME_SCALE = 10.0
+"""Unit vectors of 384 numbers, beside counts of unit scale each: names would not be heard else."""
+COUNT_SCALE = 0.5
 
 
 def initialise(modules: EngineModules, seed: int) -> None:
@@ -69,10 +71,14 @@ def _start_by_meaning(modules: EngineModules, backbone: MeaningBackbone, generat
     hierarchy.types.copy_(directions[: len(TOKEN_TYPES)] * 2.0)
     if modules.start is not None:
         modules.start.copy_(directions[len(TOKEN_TYPES)])
+    hierarchy.group_name.weight.mul_(NAME_SCALE)
+    for counts in (hierarchy.group_count, *hierarchy.total.values()):
+        counts.linear.weight.mul_(COUNT_SCALE)
+        counts.outer.weight.mul_(COUNT_SCALE)
     for block in backbone.layers:
         block.outer.weight.mul_(0.3)
         attention = block.attention
         attention.value.weight.copy_(orthogonal(width, generator))
         attention.out.weight.copy_(orthogonal(width, generator))
         attention.query.weight.mul_(0.1)
-        attention.key.weight.mul_(0.1)
+        attention.key.weight.mul_(0.1)  # ordinary heads start almost even

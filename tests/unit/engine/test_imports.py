@@ -20,7 +20,7 @@ def _loaded(statement):
             {"torch", "transformers", "feast", "pyspark"},
         ),
         (
-            "from qanchor_plugin.engine import QueryAnchorEngine as Engine; Engine.load('demo', device='cpu')",
+            "from qanchor_plugin.engine import QueryAnchorEngine as E; E.load('demo', device='cpu')",
             {"feast", "pyspark", "sentence_transformers"},
         ),
     ],
