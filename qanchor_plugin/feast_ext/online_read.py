@@ -68,7 +68,8 @@ class AnchorReader:
     def settle(self, reads: Sequence[AnchorRead]) -> None:
         """Every read's ``rows`` are answers, with status and data_as_of.
 
-        All misses of the request go to the backend in one call, as (their users) x (their queries).
+        All misses of the request go to the backend in one call, as (their users) x (their queries). Where
+        it does not answer, a stale vector is served as ``stale``; with ``on_miss: null`` it is null.
 
         Raises:
             OnlineMissError: there are misses, and ``on_miss`` is ``error``.
@@ -84,6 +85,9 @@ class AnchorReader:
         for read, judged in zip(reads, verdicts, strict=True):
             for row, (verdict, as_of) in enumerate(judged):
                 key = (id(read), row)
+                if verdict is Verdict.STALE and self._settings.on_miss == "null":
+                    read.rows[row] = None, R.with_status({}, _counted(R.STALE), as_of)
+                    continue
                 read.rows[row] = _settled(read, row, verdict, as_of, key in answers, answers.get(key))
 
     def _judged(self, read: AnchorRead, now: int) -> list[tuple[Verdict, int | None]]:

@@ -123,9 +123,10 @@ def test_a_row_of_another_identity_is_never_served(shop: Shop, foreign):
 def test_on_miss_null_answers_null_and_says_why(shop: Shop):
     store = shop.store(on_miss="null")
     shop.put(store, "dairy_buyer", 1, seed=3)
-    found = read(store, ids=(1, 2))
-    assert found["dairy_buyer__embedding"] == [vector(3), None]
-    assert found["dairy_buyer__status"] == ["stored", "missing"]
+    shop.put(store, "dairy_buyer", 3, seed=4, cutoff="2017-06-01")
+    found = read(store, ids=(1, 2, 3))
+    assert found["dairy_buyer__embedding"] == [vector(3), None, None]
+    assert found["dairy_buyer__status"] == ["stored", "missing", "stale"]
 
 
 def test_on_miss_error_names_the_scenarios(sqlite_shop: Shop):
