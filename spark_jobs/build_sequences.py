@@ -100,7 +100,9 @@ def write(lake: Lake, settings: Settings, planned: Planned, progress: Progress) 
 def _rows(planned: Planned, num_buckets: int) -> DataFrame:
     make = sequences if planned.modality.kind == "events" else profile_rows
     events = rendered(planned.shaped, planned.modality, planned.entities)
-    return make(events, planned.modality, batch=str(planned.batch), num_buckets=num_buckets)
+    rows = make(events, planned.modality, batch=str(planned.batch), num_buckets=num_buckets)
+    folders = [S.MONTH, S.USER_BUCKET] if planned.modality.kind == "events" else [S.USER_BUCKET]
+    return rows.repartition(*folders).sortWithinPartitions(S.USER)
 
 
 def _write_texts(lake: Lake, planned: Planned) -> int:

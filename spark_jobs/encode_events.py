@@ -31,8 +31,7 @@ def encode(lake: Lake, engine: EngineRef, progress: Progress) -> int:
         if not num_missing:
             return 0
         with stage(lake.spark, progress, "event vectors", num_missing) as done:
-            parts = max(lake.spark.sparkContext.defaultParallelism, -(-num_missing // TEXTS_PER_TASK))
-            spread = missing.repartition(min(parts, num_missing))
+            spread = missing.repartition(-(-num_missing // TEXTS_PER_TASK))
             lake.append("event_vectors", spread.mapInArrow(_encoder(engine, done), VECTORS))
     finally:
         missing.unpersist()

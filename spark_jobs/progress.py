@@ -68,9 +68,11 @@ class Bars:
 
     def finish(self, stage: str, done: int) -> None:
         """The bar is full; the display ends with the last open stage."""
-        self._rich.update(self._tasks.pop(stage), completed=done, total=done)
+        task = self._tasks.pop(stage)
+        self._rich.update(task, completed=done, total=done)
         if not self._tasks:
             self._rich.stop()
+            self._rich.remove_task(task)  # else the next stage would print it again
 
 
 def default_progress() -> Progress:

@@ -70,10 +70,11 @@ def num_users(rows: DataFrame) -> int:
 
 
 def by_user(rows: DataFrame, users: int, users_per_batch: int) -> DataFrame:
-    """The rows so that each partition holds whole users in order, some batches of them."""
+    """The rows so that each partition holds whole users in order, a few batches of them."""
     cores = rows.sparkSession.sparkContext.defaultParallelism
-    parts = max(cores, -(-users // (4 * users_per_batch)))
-    return rows.repartition(max(1, min(parts, users)), S.USER).sortWithinPartitions(S.USER)
+    batches = -(-users // users_per_batch)
+    parts = min(batches, max(4 * cores, -(-batches // 4)))
+    return rows.repartition(max(1, parts), S.USER).sortWithinPartitions(S.USER)
 
 
 def _of(rows: DataFrame, profile: Profile) -> DataFrame:
