@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from feast import FeatureStore
 from feast.repo_config import load_repo_config
@@ -13,7 +11,7 @@ from feast.repo_operations import apply_total
 
 from feast_repo.raw_tables import INPUTS
 from qanchor_plugin import schemas as S
-from qanchor_plugin.backend.lake_reader import SUCCEEDED, LakeReader
+from qanchor_plugin.backend.lake_reader import LakeReader
 from qanchor_plugin.declare import Declarations, Settings
 from qanchor_plugin.feast_ext.declarations import declarations_from_registry, settings_from_config
 from qanchor_plugin.prefix_store import LakeTables
@@ -68,10 +66,11 @@ def newest_raw_write(root: Path) -> datetime:
 
 
 def _refreshed_since(tables: LakeTables, instant: datetime) -> bool:
+    """Whether a run was recorded after ``instant``; by commit time, as runs are dated by the store's clock."""
     if not tables.exists("job_runs"):
         return False
-    where = (ds.field(S.STATE) == SUCCEEDED) & (ds.field(S.STARTED_AT) > pa.scalar(instant, S.INSTANT))
-    return bool(tables.read("job_runs", columns=[S.RUN], where=where).num_rows)
+    newest = DeltaTable(tables.path("job_runs")).history(1)[0]["timestamp"]
+    return datetime.fromtimestamp(newest / 1000, tz=UTC) > instant
 
 
 @dataclass(frozen=True, kw_only=True)
