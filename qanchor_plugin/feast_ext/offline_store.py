@@ -16,6 +16,7 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 from feast.utils import _get_requested_feature_views_to_features_dict, make_tzaware
+from pydantic import field_validator
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -47,6 +48,15 @@ class QAnchorOfflineStoreConfig(SparkOfflineStoreConfig):
         "qanchor_plugin.feast_ext.offline_store.QAnchorOfflineStore"
     )
     point_in_time: Literal["exact", "as_served"] = "exact"
+
+    @field_validator("spark_conf")
+    @classmethod
+    def _spark_is_configured_once(cls, given: dict[str, str] | None) -> None:
+        if given:
+            raise ValueError(
+                f"offline_store: spark_conf: {sorted(given)} would not be used: one session serves jobs and "
+                "store alike. Move it under 'qanchor: spark_conf:'."
+            )
 
 
 class QAnchorOfflineStore(SparkOfflineStore):

@@ -3,6 +3,7 @@
 Feast shows a provider one data source at a time; whoever must see all of them looks where Feast looked.
 """
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,11 @@ def _top_level(config: RepoConfig) -> Iterator[Any]:
         where = getattr(module, "__file__", None)
         if not where:
             continue
-        path = Path(where).resolve()
+        path = _resolved(where)
         if root in path.parents and ignored.isdisjoint((path, *path.parents)):
             yield from list(vars(module).values())
+
+
+@functools.cache
+def _resolved(path: str) -> Path:
+    return Path(path).resolve()
