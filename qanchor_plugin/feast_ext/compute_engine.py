@@ -22,7 +22,7 @@ from feast.repo_config import FeastConfigBaseModel
 
 from qanchor_plugin.backend import LakeReader
 from qanchor_plugin.declare import Declarations, Settings
-from qanchor_plugin.errors import InputDataError, QAnchorError
+from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.extras import require
 from qanchor_plugin.feast_ext.declarations import declarations_of, is_anchor, settings_from_config
 from qanchor_plugin.feast_ext.materialize_online import write_anchor, write_ordinary
@@ -123,7 +123,7 @@ class QAnchorComputeEngine(ComputeEngine):
             declared = declarations_of(tasks[0].project, [task.feature_view for task in tasks])
             before = self._watermarks(settings, tasks)
             spark = self._refresh(settings, declared, end)
-        except _failures() as error:
+        except Exception as error:  # noqa: BLE001  # a raise rolls back every view; Feast is handed it
             return [QAnchorJob(task, error) for task in tasks]
         jobs = []
         for task, complete_to in zip(tasks, before, strict=True):
@@ -182,7 +182,7 @@ class QAnchorComputeEngine(ComputeEngine):
     def _guarded(self, task: MaterializationTask, work: Any) -> QAnchorJob:
         try:
             return QAnchorJob(task, num_written=work())
-        except _failures() as error:
+        except Exception as error:  # noqa: BLE001  # a raise rolls back every view; Feast is handed it
             return QAnchorJob(task, error)
 
 
@@ -198,19 +198,3 @@ class _Write:
 
     def __call__(self) -> int:
         return write_anchor(self.engine.repo_config, self.task, self.spark, self.settings, self.started_at)
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What a run may fail with and still be told as a job in error: ours, the system's, Spark's, Arrow's."""
-    from pyspark.errors import PySparkException
-
-    return (
-        QAnchorError,
-        PySparkException,
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        MemoryError,
-    )
