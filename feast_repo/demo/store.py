@@ -66,7 +66,7 @@ def newest_raw_write(root: Path) -> datetime:
 
 
 def _refreshed_since(tables: LakeTables, instant: datetime) -> bool:
-    """Whether a run was recorded after ``instant``; by commit time, as runs are dated by the store's clock."""
+    """Whether a run was recorded after ``instant``: by commit time, for runs carry the store's clock."""
     if not tables.exists("job_runs"):
         return False
     newest = DeltaTable(tables.path("job_runs")).history(1)[0]["timestamp"]
