@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from qanchor_plugin.engine.hierarchy import TOKEN_TYPES
+from qanchor_plugin.engine.hierarchy import TOKEN_TYPES, CountMLP
 from qanchor_plugin.engine.meaning import MeaningBackbone
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.projection import Projection
@@ -72,7 +72,7 @@ def _start_by_meaning(modules: EngineModules, backbone: MeaningBackbone, generat
     if modules.start is not None:
         modules.start.copy_(directions[len(TOKEN_TYPES)])
     hierarchy.group_name.weight.mul_(NAME_SCALE)
-    for counts in (hierarchy.group_count, *hierarchy.total.values()):
+    for counts in (one for one in hierarchy.modules() if isinstance(one, CountMLP)):
         counts.linear.weight.mul_(COUNT_SCALE)
         counts.outer.weight.mul_(COUNT_SCALE)
     for block in backbone.layers:
