@@ -167,12 +167,17 @@ def test_no_rows_give_no_rows(store: FeatureStore) -> None:
     assert "visits" in found.columns
 
 
-def test_a_saved_dataset_is_written_and_read_back(store: FeatureStore, tmp_path: Path) -> None:
+def test_a_saved_dataset_is_written_and_read_back(store: FeatureStore) -> None:
     job = store.get_historical_features(frame(), REFS)
-    storage = SavedDatasetSparkStorage(name="kept", path=str(tmp_path / "kept"), file_format="parquet")
-    store.create_saved_dataset(from_=job, name="kept", storage=storage)
+    store.create_saved_dataset(from_=job, name="kept", storage=SavedDatasetSparkStorage(table="kept_spend"))
     back = store.get_saved_dataset("kept").to_df()
     assert sorted(back["total"].dropna().tolist()) == [10.0, 20.0, 20.0, 30.0]
+
+
+def test_an_answer_is_persisted_as_files(store: FeatureStore, tmp_path: Path) -> None:
+    job = store.get_historical_features(frame(), REFS)
+    job.persist(SavedDatasetSparkStorage(path=str(tmp_path / "kept"), file_format="parquet"))
+    assert pd.read_parquet(tmp_path / "kept")["label"].sort_values().tolist() == [1, 2, 3, 4, 5]
 
 
 def test_pulls_take_the_range_with_both_ends_and_the_newest_of_each_key(store: FeatureStore) -> None:

@@ -1,0 +1,191 @@
+"""Anchor views through Feast's historical calls, over a real lake and the demo engine."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from feast import FeatureStore, Field, RequestSource
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.repo_config import RepoConfig
+from feast.types import Array, Float32, Float64, Int64, String
+from pyspark.sql import SparkSession
+
+from qanchor_plugin.errors import DeclarationError
+from qanchor_plugin.feast_ext.declarations import declarations_from_registry, settings_from_config
+from spark_jobs.refresh import refresh
+from tests.plugin.conftest import CLOCK, cheese_view, journey, shopper
+
+pytestmark = pytest.mark.spark
+
+FULL: dict[str, Any] = {"full_feature_names": True}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("anchors")
+
+
+def open_store(base: Path, **offline: Any) -> FeatureStore:
+    config = RepoConfig(
+        project="shop",
+        provider="qanchor_plugin.feast_ext.provider.QAnchorProvider",
+        registry={
+            "path": str(base / "registry.db"),
+            "cache_ttl_seconds": 0,
+            "enable_online_feature_view_versioning": True,
+        },
+        online_store={"type": "sqlite", "path": str(base / "online.db")},
+        offline_store={"type": "qanchor_plugin.feast_ext.offline_store.QAnchorOfflineStore", **offline},
+        batch_engine={"type": "qanchor_plugin.feast_ext.compute_engine.QAnchorComputeEngine"},
+        entity_key_serialization_version=3,
+        repo_path=base,
+        qanchor={"lake": "lake", "clock": CLOCK.isoformat(), "device": "cpu"},
+    )
+    return FeatureStore(config=config)
+
+
+@pytest.fixture(scope="module")
+def store(base: Path, spark: SparkSession, purchases_folder: Path) -> FeatureStore:
+    """Two scenarios, one of them ``as_served`` by its tag, refreshed to the clock."""
+    profile = journey(purchases_folder)
+    cheese = cheese_view(purchases_folder, profile=profile)
+    served = cheese_view(
+        purchases_folder,
+        profile=profile,
+        name="served",
+        query="Will they leave?",
+        ttl=timedelta(0),
+        tags={"qanchor.mode": "as_served"},
+    )
+
+    @on_demand_feature_view(
+        sources=[cheese],
+        schema=[Field(name="first", dtype=Float64)],
+        mode="pandas",
+    )
+    def first_number(inputs: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"first": [None if v is None else float(v[0]) for v in inputs["embedding"]]})
+
+    @on_demand_feature_view(
+        sources=[RequestSource(name="ask", schema=[Field(name="anchor_query", dtype=String)])],
+        schema=[
+            Field(name="embedding", dtype=Array(Float32)),
+            Field(name="embedding_id", dtype=String),
+            Field(name="num_events", dtype=Int64),
+            Field(name="status", dtype=String),
+        ],
+        mode="pandas",
+        tags={"qanchor.adhoc_profile": "journey"},
+    )
+    def ask_shopper(inputs: pd.DataFrame) -> pd.DataFrame:
+        from qanchor_plugin.feast_ext.on_demand import answer_adhoc
+
+        return answer_adhoc(inputs, "journey")
+
+    made = open_store(base)
+    made.apply([shopper(), cheese, served, first_number, ask_shopper])
+    settings = settings_from_config(made.config)
+    refresh(spark, settings, declarations_from_registry(made.registry, "shop"), end=CLOCK)
+    return made
+
+
+def asked(**more: Any) -> pd.DataFrame:
+    at = [CLOCK, CLOCK - timedelta(microseconds=1), CLOCK, CLOCK, datetime(2017, 4, 1, tzinfo=UTC), CLOCK]
+    return pd.DataFrame({"user_id": [2, 2, 1, 99, 1, 1], "event_timestamp": at, **more})
+
+
+REFS = [f"cheese:{name}" for name in ("embedding", "num_events", "as_of", "cutoff", "status", "embedding_id")]
+
+
+@pytest.fixture(scope="module")
+def exact(store: FeatureStore) -> pd.DataFrame:
+    """One call for everything: anchors in two modes, an on-demand view over one, and a query of each row."""
+    given = asked(anchor_query=["Will they buy cheese?"] * 6)
+    refs = [*REFS, "served:embedding", "served:status", "first_number:first"]
+    job = store.get_historical_features(given, [*refs, "ask_shopper:embedding", "ask_shopper:status"], **FULL)
+    return job.to_df()
+
+
+def test_each_row_sees_what_stood_at_its_instant_to_the_microsecond(exact: pd.DataFrame) -> None:
+    assert exact["cheese__num_events"].fillna(-1).tolist() == [1, 0, 2, -1, 0, 2]
+    assert exact["cheese__status"].tolist() == ["computed"] * 3 + ["unknown"] + ["computed"] * 2
+    assert exact["cheese__embedding"][3] is None
+    assert exact["cheese__as_of"][0] == pd.Timestamp(CLOCK)
+    assert exact["cheese__as_of"][2] == pd.Timestamp("2017-05-20 09:00", tz="UTC")
+    assert exact["cheese__cutoff"][4] == pd.Timestamp("2017-04-01", tz="UTC")
+    lengths = [np.linalg.norm(exact["cheese__embedding"][row]) for row in (0, 1, 2, 4, 5)]
+    np.testing.assert_allclose(lengths, 1.0, atol=1e-5)
+    assert exact["cheese__embedding"][2].tolist() == exact["cheese__embedding"][5].tolist()
+    assert exact["cheese__embedding_id"][2] == exact["cheese__embedding_id"][5]
+
+
+def test_exact_at_the_end_is_what_the_refresh_stored_and_what_as_served_reads_later(
+    store: FeatureStore, base: Path, exact: pd.DataFrame
+) -> None:
+    provider = store._get_provider()
+    source = store.get_feature_view("cheese").batch_source
+    newest = (
+        provider.offline_store.pull_latest_from_table_or_query(
+            store.config,
+            source,
+            ["user_id"],
+            ["embedding", "embedding_id"],
+            "event_timestamp",
+            None,
+            datetime(2000, 1, 1, tzinfo=UTC),
+            datetime(2100, 1, 1, tzinfo=UTC),
+        )
+        .to_df()
+        .set_index("user_id")
+    )
+    assert sorted(newest.index) == [1, 2, 3]
+    for row in (0, 2):
+        user = exact["user_id"][row]
+        np.testing.assert_allclose(newest["embedding"][user], exact["cheese__embedding"][row], atol=1e-6)
+        assert newest["embedding_id"][user] == exact["cheese__embedding_id"][row]
+    later = pd.DataFrame({"user_id": [2, 99], "event_timestamp": [datetime.now(UTC) + timedelta(days=1)] * 2})
+    found = store.get_historical_features(later, ["served:embedding", "served:status"], **FULL).to_df()
+    assert found["served__status"].tolist() == ["stored", "missing"]
+    every = provider.offline_store.pull_all_from_table_or_query(
+        store.config, source, ["user_id"], ["embedding"], "event_timestamp"
+    ).to_df()
+    assert len(every) >= 3
+
+
+def test_the_views_tag_asks_for_what_was_served_by_then(exact: pd.DataFrame) -> None:
+    expected = ["stored", "missing", "stored", "missing", "missing", "stored"]
+    assert exact["served__status"].tolist() == expected
+    assert exact["served__embedding"].notna().tolist() == [one == "stored" for one in expected]
+
+
+def test_the_stores_mode_rules_views_that_say_nothing_and_nobody_given_is_everybody(
+    base: Path, store: FeatureStore
+) -> None:
+    served = open_store(base, point_in_time="as_served")
+    job = served.get_historical_features(None, ["cheese:num_events", "cheese:status"], end_date=CLOCK, **FULL)
+    found = job.to_df().sort_values("user_id")
+    assert found["user_id"].tolist() == [1, 2, 3]
+    assert found["cheese__num_events"].tolist() == [2, 1, 0]
+    assert set(found["cheese__status"]) == {"stored"}
+    before = CLOCK - timedelta(seconds=1)
+    early = served.get_historical_features(None, ["cheese:status"], end_date=before, **FULL).to_df()
+    assert early["cheese__status"].tolist() == ["missing"] * 3
+
+
+def test_on_demand_views_run_over_anchors_and_over_queries_nobody_registered(exact: pd.DataFrame) -> None:
+    expected = [exact["cheese__embedding"][row][0] for row in (0, 1, 2)]
+    np.testing.assert_allclose(exact["first_number__first"][:3], expected, atol=1e-6)
+    assert not [name for name in exact.columns if name.startswith("__qanchor")]
+    for row in (0, 1, 2, 4, 5):
+        own, registered = exact["ask_shopper__embedding"][row], exact["cheese__embedding"][row]
+        np.testing.assert_allclose(own, registered, atol=1e-5)
+    assert exact["ask_shopper__status"].tolist()[2:4] == ["computed", "unknown"]
+
+
+def test_anchors_cannot_be_written_by_hand(store: FeatureStore) -> None:
+    view = store.get_feature_view("cheese")
+    with pytest.raises(DeclarationError, match="its rows are computed"):
+        store._get_provider().offline_store.offline_write_batch(store.config, view, None, None)
