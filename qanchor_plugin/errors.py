@@ -86,7 +86,7 @@ class OnlineMissError(QAnchorError):
     def __init__(self, num_missing: int, *, scenarios: Sequence[str]) -> None:
         self.num_missing = num_missing
         super().__init__(
-            f"{num_missing} answers of {list(scenarios)} are not in the online store, not fresh, or of another "
-            "version, and feature_store.yaml says 'on_miss: error'. Run feast materialize, or set on_miss to "
-            "'compute' or 'null'."
+            f"{num_missing} answers of {list(scenarios)} are not in the online store, not fresh, or of "
+            "another version, and feature_store.yaml says 'on_miss: error'. Run feast materialize, or set "
+            "on_miss to 'compute' or 'null'."
         )

@@ -76,6 +76,7 @@ def session_conf(settings: Settings) -> dict[str, str]:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.executorEnv.PYTHONPATH": _python_path(),
+        "spark.python.daemon.module": "spark_jobs.worker_daemon",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "WARN",
     }

@@ -152,9 +152,10 @@ def install(python: Path) -> None:
         pinned.write_text(locked_lines("uv"))
         has_uv = run([*pip, "--quiet", "--require-hashes", "-r", str(pinned)])
     packages = ["--require-hashes", "-r", str(LOCK)]
+    compiled = "--compile-bytecode"  # else every process compiles torch anew where caches are not written
     project = ["--no-deps", "--no-build-isolation", "-e", str(REPO)]
     environment = uv_environment(python)
-    if not (has_uv and run([*uv, *packages], environment=environment)):
+    if not (has_uv and run([*uv, compiled, *packages], environment=environment)):
         say("uv could not install the lock; taking pip (some four minutes)")
         if not run([*pip, "--quiet", *packages]):
             raise SetupError("The packages could not be installed; pip's words stand above.")

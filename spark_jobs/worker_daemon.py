@@ -1,0 +1,27 @@
+"""PySpark's worker daemon with heavy libraries already imported: workers fork from it and share them.
+
+A Python worker imports torch, sentence-transformers and Feast in seconds; the daemon does so once, and
+forked workers start at once and hold one copy of the code. What is not installed is left out: whoever
+needs it says so. Nothing here touches a device, so that a fork may open one.
+"""
+
+import contextlib
+import importlib
+import sys
+
+from pyspark.daemon import manager
+
+PRELOADED = ("pandas", "torch", "sentence_transformers", "feast")
+
+
+def preload() -> None:
+    """The libraries are imported; what they print goes to stderr, for stdout tells the JVM our port."""
+    with contextlib.redirect_stdout(sys.stderr):
+        for name in PRELOADED:
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    preload()
+    manager()
