@@ -51,14 +51,15 @@ class LocalBackend:
         self._lock = threading.Lock()
 
     def prepare(self, asked: Sequence[Ask]) -> None:
-        """The engines of these queries are loaded, and are the ones the queries were registered for.
+        """The engines are loaded and are the registered ones; the queries are read, which loads the
+        sentence encoder: nothing slow is left for the first request's budget.
 
         Raises:
             EngineError: an engine cannot be loaded.
             BackendError: it is not the registered one any more.
         """
         for ask in asked:
-            self._engine(ask)
+            self._engine(ask).prepared(ask)
 
     def embed(self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask]) -> list[list[Answer | None]]:
         """Every user's answer to every query (users x asked); None for a user never seen.

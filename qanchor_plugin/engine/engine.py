@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from qanchor_plugin.engine.backbone import CausalLMBackbone
 from qanchor_plugin.engine.build_prefix import PrefixBuilder, Vectors
 from qanchor_plugin.engine.config import PRESETS, EngineConfig
 from qanchor_plugin.engine.embedding import embed_one_by_one, embed_packed
+from qanchor_plugin.engine.engine_identity import EngineIdentity
 from qanchor_plugin.engine.event_encoder import EventEncoder
 from qanchor_plugin.engine.initial import initialise
 from qanchor_plugin.engine.load import (
@@ -21,7 +21,10 @@ from qanchor_plugin.engine.load import (
     CONFIG,
     ENCODER,
     WEIGHTS,
+    assembled,
+    inside,
     load_language_model,
+    placed,
     read_config,
     read_meaning_space,
     read_own_state,
@@ -30,32 +33,17 @@ from qanchor_plugin.engine.load import (
     write_own_state,
 )
 from qanchor_plugin.engine.modules import EngineModules
-from qanchor_plugin.engine.prefix import LAYOUT, Prefix, PreviewLine, layout, preview
+from qanchor_plugin.engine.prefix import Prefix, PreviewLine, layout, preview
 from qanchor_plugin.engine.query import language_rows, meaning_rows, plain_ids, suffix_rows
 from qanchor_plugin.engine.soft_prompt import SoftPrompt
 from qanchor_plugin.engine.suffix import PreparedQuery
-from qanchor_plugin.engine.weights import state_digest
 from qanchor_plugin.errors import EngineError
-from qanchor_plugin.identity import digest
 from qanchor_plugin.sequence.slice import UserSlice
 
 Float32 = npt.NDArray[np.float32]
 
-_PREFIX_KEYS = (
-    "backbone", "encoder_dim", "hidden", "token_dtype", "time", "epoch", "template", "modalities",
-    "group_tokens", "summaries", "meaning_dim", "rope_base",
-)  # fmt: skip
-_SUFFIX_KEYS = (
-    "query_template",
-    "embedding_dim",
-    "projection_dim",
-    "num_layers",
-    "num_heads",
-    "length_multiple",
-)
 
-
-class QueryAnchorEngine:
+class QueryAnchorEngine(EngineIdentity):
     """Event encoder, hierarchy, backbone and projection, ready to serve.
 
     Attributes:
@@ -116,12 +104,12 @@ class QueryAnchorEngine:
             EngineError: the model's width is not the config's.
         """
         on = resolve_device(device)
-        modules = _assembled(config, model, on)
+        modules = assembled(config, model, on)
         initialise(modules, config.seed)
         if config.backbone == "meaning":
             read_meaning_space(modules)
         encoder = encoder or EventEncoder(config.encoder_source, dim=config.encoder_dim, device=str(on))
-        return cls(config, _placed(modules, on), encoder, tokenizer)
+        return cls(config, placed(modules, on), encoder, tokenizer)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: str = "auto") -> "QueryAnchorEngine":
@@ -134,13 +122,13 @@ class QueryAnchorEngine:
         config = read_config(folder)
         model, tokenizer = None, None
         if config.backbone == "hf":
-            source = _inside(folder, config.backbone_source)
+            source = inside(folder, config.backbone_source)
             model, tokenizer = load_language_model(source, resolve_dtype(config, on))
-        modules = _assembled(config, model, on)
+        modules = assembled(config, model, on)
         read_own_state(modules, folder / WEIGHTS)
-        source = _inside(folder, config.encoder_source)
+        source = inside(folder, config.encoder_source)
         encoder = EventEncoder(source, dim=config.encoder_dim, device=str(on))
-        return cls(config, _placed(modules, on), encoder, tokenizer)
+        return cls(config, placed(modules, on), encoder, tokenizer)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """``folder`` holds the whole engine: config.json, engine.safetensors, and for ``hf`` the backbone
@@ -158,70 +146,6 @@ class QueryAnchorEngine:
                 shutil.copytree(self._encoder.folder, folder / ENCODER, dirs_exist_ok=True)
             config = config.with_(encoder_source=f"./{ENCODER}")
         (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
-
-    # --- identity ---------------------------------------------------------------------------
-
-    @cached_property
-    def digest(self) -> str:
-        """Identity of everything that makes an embedding: weights, config, tokenizer, projection, dtype."""
-        weights = state_digest(self.modules.state_dict())
-        return digest("engine/1", self.prefix_digest, self._chosen(_SUFFIX_KEYS), weights)
-
-    @cached_property
-    def prefix_digest(self) -> str:
-        """Identity of what shapes stored prefix tokens."""
-        model = getattr(self.modules.backbone, "model", None)
-        rope = None if model is None else getattr(model.config, "rope_parameters", None)
-        tokenizer = self._tokenizer
-        vocabulary = None if tokenizer is None else tokenizer.backend_tokenizer.to_str()
-        return digest(
-            "prefix/1",
-            LAYOUT,
-            self._chosen(_PREFIX_KEYS),
-            self.encoder_id,
-            None if vocabulary is None else digest(vocabulary),
-            str(self.modules.compute_dtype),
-            None if rope is None else dict(rope),
-            state_digest(self.modules.prefix_state()),
-        )
-
-    @cached_property
-    def kv_digest(self) -> str:
-        """Identity of stored keys and values: the prefix's and the backbone's weights."""
-        return digest("kv/1", self.prefix_digest, state_digest(self.modules.backbone.state_dict()))
-
-    @property
-    def encoder_id(self) -> str:
-        """Identity of the event encoder; vectors of another cannot be used."""
-        return self._encoder.encoder_id
-
-    @property
-    def encoder_dim(self) -> int:
-        """Width of event vectors."""
-        return self.config.encoder_dim
-
-    @property
-    def token_width(self) -> int:
-        """Numbers in a stored prefix token."""
-        return self.config.token_width
-
-    @property
-    def token_dtype(self) -> str:
-        """Type of stored prefix tokens; ``bfloat16`` is carried as uint16 bit patterns."""
-        return self.config.token_dtype
-
-    @property
-    def suffix_knows_time(self) -> bool:
-        """Whether an embedding changes with the cutoff's day alone."""
-        return self.config.time == "day" or self.config.summaries
-
-    @property
-    def max_query_tokens(self) -> int:
-        """Longer queries are refused."""
-        return self.config.max_query_tokens
-
-    def _chosen(self, keys: Sequence[str]) -> dict[str, Any]:
-        return {key: value for key, value in self.config.to_dict().items() if key in keys}
 
     # --- texts and prefixes -----------------------------------------------------------------
 
@@ -367,25 +291,3 @@ class QueryAnchorEngine:
                 f"this is {self.digest} (width {self.config.hidden}). Tune one for this engine."
             )
         return torch.from_numpy(prompt.tokens)
-
-
-def _assembled(config: EngineConfig, model: Any, device: torch.device) -> EngineModules:
-    """The modules around a model; own weights are not set yet."""
-    if config.backbone == "hf":
-        if model is None:
-            raise EngineError("an engine of backbone 'hf' needs a model. Use QueryAnchorEngine.load.")
-        width = model.config.hidden_size
-        if width != config.hidden:
-            raise EngineError(f"the backbone is {width} wide, the config says {config.hidden}. Set 'hidden'.")
-        model = model.to(resolve_dtype(config, device))
-    return EngineModules(config, model)
-
-
-def _placed(modules: EngineModules, device: torch.device) -> EngineModules:
-    """The modules on the device, the backbone in its compute type; all else stays float32."""
-    modules.backbone.to(resolve_dtype(modules.config, device))
-    return modules.to(device)
-
-
-def _inside(folder: Path, source: str) -> str:
-    return str(folder / source) if source.startswith("./") else source

@@ -119,3 +119,26 @@ def write_own_state(modules: EngineModules, path: Path) -> None:
     """The own weights as float32 safetensors."""
     state = {name: value.detach().cpu().numpy() for name, value in modules.own_state().items()}
     write_tensors(path, {name: np.asarray(value, np.float32) for name, value in state.items()})
+
+
+def assembled(config: EngineConfig, model: Any, device: torch.device) -> EngineModules:
+    """The modules around a model; own weights are not set yet."""
+    if config.backbone == "hf":
+        if model is None:
+            raise EngineError("an engine of backbone 'hf' needs a model. Use QueryAnchorEngine.load.")
+        width = model.config.hidden_size
+        if width != config.hidden:
+            raise EngineError(f"the backbone is {width} wide, the config says {config.hidden}. Set 'hidden'.")
+        model = model.to(resolve_dtype(config, device))
+    return EngineModules(config, model)
+
+
+def placed(modules: EngineModules, device: torch.device) -> EngineModules:
+    """The modules on the device, the backbone in its compute type; all else stays float32."""
+    modules.backbone.to(resolve_dtype(modules.config, device))
+    return modules.to(device)
+
+
+def inside(folder: Path, source: str) -> str:
+    """A source that a saved engine names relative to its own folder, as a path; others as they are."""
+    return str(folder / source) if source.startswith("./") else source

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,6 +65,17 @@ def sampled(shipped: Path, target: Path) -> tuple[list[int], dict[str, pd.DataFr
     return chosen, files
 
 
+@contextmanager
+def spark_stands_in(spark: "SparkSession", folder: Path) -> Iterator[None]:
+    """Within the block the JVM reads relative paths from ``folder``, as one started there would."""
+    jvm, conf = spark.sparkContext._jvm, spark.sparkContext._jsc.hadoopConfiguration()
+    files = jvm.org.apache.hadoop.fs.FileSystem.getLocal(conf)
+    before = files.getWorkingDirectory()
+    files.setWorkingDirectory(jvm.org.apache.hadoop.fs.Path(str(folder)))
+    yield
+    files.setWorkingDirectory(before)
+
+
 @pytest.fixture(scope="package")
 def example(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
     """Ingested, applied and materialised, every component the real one."""
@@ -73,7 +84,7 @@ def example(spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> 
     for name in ("feature_store.yaml", ".feastignore"):
         shutil.copy(REPO / name, root / name)
     shutil.copytree(REPO / "feast_repo", root / "feast_repo", ignore=shutil.ignore_patterns("data", "demo"))
-    with chdir(root):
+    with chdir(root), spark_stands_in(spark, root):
         config = load_repo_config(root, root / "feature_store.yaml")
         ingest(root, files=root / "files", settings=settings_from_config(config))
         apply_total(config, root, skip_source_validation=False)

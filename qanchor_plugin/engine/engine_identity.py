@@ -1,0 +1,96 @@
+"""What an engine is, as digests and sizes: the identity of everything it makes."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from qanchor_plugin.engine.config import EngineConfig
+from qanchor_plugin.engine.event_encoder import EventEncoder
+from qanchor_plugin.engine.modules import EngineModules
+from qanchor_plugin.engine.prefix import LAYOUT
+from qanchor_plugin.engine.weights import state_digest
+from qanchor_plugin.identity import digest
+
+_PREFIX_KEYS = (
+    "backbone", "encoder_dim", "hidden", "token_dtype", "time", "epoch", "template", "modalities",
+    "group_tokens", "summaries", "meaning_dim", "rope_base",
+)  # fmt: skip
+_SUFFIX_KEYS = (
+    "query_template",
+    "embedding_dim",
+    "projection_dim",
+    "num_layers",
+    "num_heads",
+    "length_multiple",
+)
+
+
+class EngineIdentity:
+    """The engine's digests and sizes, from its config, weights, tokenizer and event encoder."""
+
+    config: EngineConfig
+    modules: EngineModules
+    _encoder: EventEncoder
+    _tokenizer: Any
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of everything that makes an embedding: weights, config, tokenizer, projection, dtype."""
+        weights = state_digest(self.modules.state_dict())
+        return digest("engine/1", self.prefix_digest, self._chosen(_SUFFIX_KEYS), weights)
+
+    @cached_property
+    def prefix_digest(self) -> str:
+        """Identity of what shapes stored prefix tokens."""
+        model = getattr(self.modules.backbone, "model", None)
+        rope = None if model is None else getattr(model.config, "rope_parameters", None)
+        tokenizer = self._tokenizer
+        vocabulary = None if tokenizer is None else tokenizer.backend_tokenizer.to_str()
+        return digest(
+            "prefix/1",
+            LAYOUT,
+            self._chosen(_PREFIX_KEYS),
+            self.encoder_id,
+            None if vocabulary is None else digest(vocabulary),
+            str(self.modules.compute_dtype),
+            None if rope is None else dict(rope),
+            state_digest(self.modules.prefix_state()),
+        )
+
+    @cached_property
+    def kv_digest(self) -> str:
+        """Identity of stored keys and values: the prefix's and the backbone's weights."""
+        return digest("kv/1", self.prefix_digest, state_digest(self.modules.backbone.state_dict()))
+
+    @property
+    def encoder_id(self) -> str:
+        """Identity of the event encoder; vectors of another cannot be used."""
+        return self._encoder.encoder_id
+
+    @property
+    def encoder_dim(self) -> int:
+        """Width of event vectors."""
+        return self.config.encoder_dim
+
+    @property
+    def token_width(self) -> int:
+        """Numbers in a stored prefix token."""
+        return self.config.token_width
+
+    @property
+    def token_dtype(self) -> str:
+        """Type of stored prefix tokens; ``bfloat16`` is carried as uint16 bit patterns."""
+        return self.config.token_dtype
+
+    @property
+    def suffix_knows_time(self) -> bool:
+        """Whether an embedding changes with the cutoff's day alone."""
+        return self.config.time == "day" or self.config.summaries
+
+    @property
+    def max_query_tokens(self) -> int:
+        """Longer queries are refused."""
+        return self.config.max_query_tokens
+
+    def _chosen(self, keys: Sequence[str]) -> dict[str, Any]:
+        return {key: value for key, value in self.config.to_dict().items() if key in keys}
