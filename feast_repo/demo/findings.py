@@ -18,7 +18,7 @@ from qanchor_plugin.evaluation.counts import count_features, matrix
 from qanchor_plugin.evaluation.journey import Journey, read_journey
 from qanchor_plugin.evaluation.tasks import FINAL_CUT, TaskTable, journey_tasks
 
-COUNTS, ANCHORS = "39 hand-made counts", "scenario embeddings"
+COUNTS, ANCHORS = "39 counts", "embeddings"
 STRENGTH = 0.01
 NUM_TIMED_USERS = 128
 REPEATS = 3
@@ -43,8 +43,8 @@ def probe(
 def plain_probe(
     train: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_], test: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Scores of ``test`` from a standardised logistic regression of fixed strength: seconds, not minutes
-    (`make evaluate` chooses the strength by inner folds)."""
+    """Scores of ``test`` from a standardised logistic regression of fixed strength: seconds, not
+    minutes (``Comparison``'s own probe chooses it by inner folds)."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, solver="newton-cholesky"))
     return model.fit(train, labels).decision_function(test)
 
@@ -70,9 +70,9 @@ def probe_rows(found: Comparison) -> list[list[str]]:
 def milliseconds_per_user(
     settings: Settings, declarations: Declarations, users: list[bytes]
 ) -> tuple[float, float]:
-    """(prefix and first scenario, each further scenario), milliseconds a user, best of REPEATS.
+    """(one scenario, each further one), milliseconds a user, best of REPEATS.
 
-    Reads the lake and runs the engine in this process, on the users given, at the store's clock.
+    Reads the lake, finds the users' prefixes and runs the engine, in this process, at the store's clock.
     """
     asked = [
         Ask.of(

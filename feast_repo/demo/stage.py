@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -34,7 +35,8 @@ class Stage:
         self.seconds: dict[str, float] = {}
         self._num_steps = num_steps
         self._kept = (os.dup(1), os.dup(2))
-        self.console = Console(file=os.fdopen(os.dup(1), "w"), highlight=False)
+        terminal = os.fdopen(os.dup(1), "w")
+        self.console = Console(file=terminal, highlight=False, width=None if terminal.isatty() else 100)
 
     def __enter__(self) -> "Stage":
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ class Stage:
 
     def show(self, columns: list[str], rows: list[list[str]]) -> None:
         """A small table; every column but the first is aligned right."""
-        table = Table(pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for place, column in enumerate(columns):
             table.add_column(column, justify="right" if place else "left", no_wrap=True)
         for row in rows:

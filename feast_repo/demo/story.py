@@ -150,17 +150,17 @@ def show_findings(
         f"labels after it, n = {len(table.households):,}, standard errors in brackets"
     )
     stage.show(
-        ["task", "positive", findings.COUNTS, findings.ANCHORS, "paired difference"],
+        ["task", "positive", findings.COUNTS, findings.ANCHORS, "difference"],
         findings.probe_rows(found),
     )
     stage.say("The demo engine's own weights are untrained (fixed seed); its sentence encoder is a real one.")
-    stage.say("A difference within about two standard errors shows nothing.")
+    stage.say("The differences are paired; one within about two standard errors shows nothing.")
     stage.say(
-        f"One household with one scenario takes {first:.1f} ms, each further scenario {further:.2f} ms "
-        f"({further / first:.0%}); {len(users)} households, reading included."
+        f"One household with one scenario takes {first:.1f} ms, its behaviour read and its prefix found; "
+        f"each further scenario {further:.2f} ms ({further / first:.0%}). Over {len(users)} households."
     )
 
 
 def first_of(vector: npt.ArrayLike | None) -> str:
-    """The first three of an embedding's numbers; "" for none."""
-    return "" if vector is None else " ".join(f"{one:+.3f}" for one in np.asarray(vector)[:3]) + " ..."
+    """The first two of an embedding's numbers; "" for none."""
+    return "" if vector is None else " ".join(f"{one:+.3f}" for one in np.asarray(vector)[:2]) + " ..."
