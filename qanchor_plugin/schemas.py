@@ -28,6 +28,7 @@ SCENARIO, SCENARIO_ID, EMBEDDING, EMBEDDING_ID = (
     "embedding_id",
 )
 SERVED_AT = "served_at"
+QUERY, ANSWER, KIND, TOPIC, EVIDENCE, GENERATOR = "query", "answer", "kind", "topic", "evidence", "generator"
 JOB, RUN, STATE, STARTED_AT, ENDED_AT = "job", "run", "state", "started_at", "ended_at"
 COMPLETE_TO, SOURCE_VERSIONS, COUNTS, MESSAGE = (
     "complete_to",
@@ -118,6 +119,22 @@ SCENARIO_EMBEDDINGS = pa.schema(
         (SERVED_AT, INSTANT),
     ]
 )
+
+USERU_PAIRS = pa.schema(
+    [
+        (USER, pa.binary()),
+        (USER_KEY, pa.string()),
+        (CUTOFF, INSTANT),
+        (KIND, pa.string()),
+        (TOPIC, pa.string()),
+        (QUERY, pa.string()),
+        (ANSWER, pa.string()),
+        (EVIDENCE, pa.string()),
+        (GENERATOR, pa.string()),
+    ]
+)
+"""Pre-training pairs; not in ``TABLES``, for no refresh writes them. ``kind`` is ``future`` (D_future) or
+``uqa`` (D_uqa); ``evidence`` is JSON for people."""
 
 JOB_RUNS = pa.schema(
     [

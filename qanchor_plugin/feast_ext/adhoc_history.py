@@ -10,11 +10,8 @@ from qanchor_plugin.errors import DeclarationError, InputDataError
 from qanchor_plugin.feast_ext.anchor_history import with_adhoc
 from qanchor_plugin.feast_ext.declarations import declarations_from_registry
 from qanchor_plugin.feast_ext.entity_rows import EntityRows, check_join_keys
+from qanchor_plugin.feast_ext.on_demand import ADHOC_EMBEDDING, QUERY_FIELD
 from qanchor_plugin.feast_ext.tags import ADHOC_PROFILE
-
-QUERY_COLUMN = "anchor_query"
-ADHOC_EMBEDDING = "__qanchor_adhoc_embedding"
-"""The column that the on-demand function reads in place of asking a backend."""
 
 
 def join_adhoc(
@@ -39,11 +36,11 @@ def join_adhoc(
             f"on-demand views of profiles {sorted(names)} were asked in one call; accepted is one profile of "
             f"{sorted(profiles)}. Ask for one on-demand view a call."
         )
-    if QUERY_COLUMN not in entity.columns:
+    if QUERY_FIELD not in entity.columns:
         raise InputDataError(
-            f"entity rows have no column {QUERY_COLUMN!r}; it holds each row's question. Add it as text."
+            f"entity rows have no column {QUERY_FIELD!r}; it holds each row's question. Add it as text."
         )
     profile = profiles[names.pop()]
     check_join_keys(entity, profile.join_keys)
-    answered = with_adhoc(settings, entity, profile, query_column=QUERY_COLUMN, output=ADHOC_EMBEDDING)
+    answered = with_adhoc(settings, entity, profile, query_column=QUERY_FIELD, output=ADHOC_EMBEDDING)
     return answered, (ADHOC_EMBEDDING,)

@@ -8,23 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from qanchor_plugin import schemas as S
-
-QUERY, ANSWER, KIND, TOPIC, EVIDENCE, GENERATOR = "query", "answer", "kind", "topic", "evidence", "generator"
-
-USERU_PAIRS = pa.schema(
-    [
-        (S.USER, pa.binary()),
-        (S.USER_KEY, pa.string()),
-        (S.CUTOFF, S.INSTANT),
-        (KIND, pa.string()),
-        (TOPIC, pa.string()),
-        (QUERY, pa.string()),
-        (ANSWER, pa.string()),
-        (EVIDENCE, pa.string()),
-        (GENERATOR, pa.string()),
-    ]
-)
-"""``kind`` is ``future`` (D_future) or ``uqa`` (D_uqa); ``evidence`` is JSON for people."""
+from qanchor_plugin.schemas import USERU_PAIRS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +32,8 @@ def pairs_table(pairs: Iterable[Pair]) -> pa.Table:
     columns: dict[str, list[Any]] = {
         name: [getattr(pair, name) for pair in rows]
         for name in USERU_PAIRS.names
-        if name not in (EVIDENCE, S.CUTOFF)
+        if name not in (S.EVIDENCE, S.CUTOFF)
     }
     columns[S.CUTOFF] = pa.array([pair.cutoff for pair in rows], pa.int64()).cast(S.INSTANT)
-    columns[EVIDENCE] = [json.dumps(pair.evidence, sort_keys=True, ensure_ascii=False) for pair in rows]
+    columns[S.EVIDENCE] = [json.dumps(pair.evidence, sort_keys=True, ensure_ascii=False) for pair in rows]
     return pa.table({name: columns[name] for name in USERU_PAIRS.names}, schema=USERU_PAIRS)
