@@ -97,9 +97,12 @@ def _write_from_driver(
 def _write_from_executors(
     config: RepoConfig, task: MaterializationTask, rows: Any, to_rows: ToRows, size: int
 ) -> int:
+    from spark_jobs.failures import named_failures
+
     artifacts = SerializedArtifacts.serialize(feature_view=task.feature_view, repo_config=config)
     counts = rows.mapInArrow(_executor_writer(artifacts, to_rows, size), f"{_WRITTEN} bigint")
-    return int(counts.groupBy().sum(_WRITTEN).collect()[0][0] or 0)
+    with named_failures(f"online rows of {task.feature_view.name}"):
+        return int(counts.groupBy().sum(_WRITTEN).collect()[0][0] or 0)
 
 
 def _packer(size: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
