@@ -62,6 +62,11 @@ class EngineIdentity:
         """Identity of stored keys and values: the prefix's and the backbone's weights."""
         return digest("kv/1", self.prefix_digest, state_digest(self.modules.backbone.state_dict()))
 
+    @cached_property
+    def projection_digest(self) -> str:
+        """Identity of the last step alone, from the state at ``<USER_EMB>`` to the embedding."""
+        return digest("projection/1", state_digest(self.modules.projection.state_dict()))
+
     @property
     def encoder_id(self) -> str:
         """Identity of the event encoder; vectors of another cannot be used."""

@@ -19,14 +19,14 @@ class EngineFacts:
     Attributes:
         name: preset or folder.
         digest: identity of everything that makes a vector.
-        projection_digest: identity of the last step alone, or None where the engine has no word for it.
+        projection_digest: identity of the last step alone.
         max_query_tokens: most tokens a query may have.
         count_query_tokens: tokens of a query text.
     """
 
     name: str
     digest: str
-    projection_digest: str | None
+    projection_digest: str
     max_query_tokens: int
     count_query_tokens: Callable[[str], int]
 
@@ -50,7 +50,7 @@ def _engine_facts(name: str, stamp: tuple[tuple[str, int, int], ...]) -> EngineF
     return EngineFacts(
         name=name,
         digest=engine.digest,
-        projection_digest=getattr(engine, "projection_digest", None),
+        projection_digest=engine.projection_digest,
         max_query_tokens=engine.max_query_tokens,
         count_query_tokens=engine.count_query_tokens,
     )

@@ -81,6 +81,8 @@ def test_weights(paper, paper_config, weight, changed):
     with torch.no_grad():
         other.modules.get_parameter(weight).view(-1)[0] += 1.0
     assert _changed(paper, other) == changed
+    is_projection = weight.startswith("projection.")
+    assert (other.projection_digest != paper.projection_digest) == is_projection
 
 
 def test_rope_of_the_language_model(paper, paper_config, language_model_folder, tmp_path):
