@@ -13,6 +13,7 @@ from feast.types import Float64, Int64
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Modality, Profile
+from qanchor_plugin.errors import OnlineStoreError
 from qanchor_plugin.feast_ext.anchor_view import anchor_view
 from qanchor_plugin.feast_ext.online_rows import Anchor, entity_user, micros_of
 from tests.plugin.online.conftest import household_key, read
@@ -146,6 +147,14 @@ def test_redis_is_written_by_the_executors(store: FeatureStore, folder: Path, re
     expected, found = online(store, "embedding", "status"), online(other, "embedding", "status")
     assert found["wine__status"] == ["stored"] * 3 + ["missing"]
     assert found == expected
+
+
+def test_a_redis_that_is_down_is_the_jobs_error(store: FeatureStore, folder: Path):
+    other = open_store(folder, {"type": "redis", "connection_string": "127.0.0.1:1"})
+    task = MaterializationTask("shop", store.get_feature_view("dairy"), START, END)
+    (job,) = other.provider.batch_engine.materialize(other.registry, [task])
+    assert isinstance(job.error(), OnlineStoreError)
+    assert str(job.error()).startswith("the online store redis at 127.0.0.1:1 failed")
 
 
 def test_a_removed_scenario_leaves_no_rows_online(store: FeatureStore, folder: Path):
