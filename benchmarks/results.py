@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "results"
+DEMO_OUTPUT = FOLDER / "demo_output.txt"
+_DEMO = re.compile(r"<!-- demo output -->\n.*?<!-- /demo output -->", re.DOTALL)
 _BLOCK = re.compile(r"<!-- results: (?P<table>[\w-]+) -->\n.*?<!-- /results -->", re.DOTALL)
 
 
@@ -108,6 +110,12 @@ def rendered(text: str, rows: Sequence[Row]) -> str:
     return _BLOCK.sub(fill, text)
 
 
+def with_demo_output(text: str, output: str) -> str:
+    """``text`` with its demo block showing what the demo printed."""
+    body = "\n".join(line.rstrip() for line in output.strip("\n").splitlines())
+    return _DEMO.sub(lambda _: f"<!-- demo output -->\n```\n{body}\n```\n<!-- /demo output -->", text)
+
+
 def pages() -> list[Path]:
     """README and every page of docs."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -120,6 +128,8 @@ def main(arguments: Sequence[str]) -> int:
     for page in pages():
         text = page.read_text()
         fresh = rendered(text, rows)
+        if DEMO_OUTPUT.exists():
+            fresh = with_demo_output(fresh, DEMO_OUTPUT.read_text())
         if fresh == text:
             continue
         differing.append(page.relative_to(ROOT))

@@ -29,7 +29,7 @@ EVENTS, MAX_EVENTS = 300, 250
 def main() -> None:
     """The slopes stand in results/performance.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, nargs="+", default=[8, 24, 40], help="numbers of users to time")
+    parser.add_argument("--users", type=int, nargs="+", default=[16, 48, 80], help="numbers of users to time")
     users = parser.parse_args().users
     with tempfile.TemporaryDirectory() as scratch:
         engine_folder = write_engine(Path(scratch) / "engine")

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol
 
@@ -75,8 +76,27 @@ class Bars:
             self._rich.remove_task(task)  # else the next stage would print it again
 
 
+_WATCHER: ContextVar[Progress | None] = ContextVar("watcher", default=None)
+
+
+@contextlib.contextmanager
+def watched_by(progress: Progress) -> Iterator[None]:
+    """Within the block, runs that are given no ``progress`` of their own are shown by this one.
+
+    For callers that reach the jobs through Feast, whose calls have no argument for it.
+    """
+    token = _WATCHER.set(progress)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
 def default_progress() -> Progress:
-    """Bars on a terminal, else nothing."""
+    """Whoever watches this context; else bars on a terminal; else nobody."""
+    watcher = _WATCHER.get()
+    if watcher is not None:
+        return watcher
     return Bars() if sys.stderr.isatty() else Silent()
 
 

@@ -55,7 +55,10 @@ def get_session(settings: Settings, *, app_name: str = "qanchor") -> SparkSessio
     check_java()
     log = Path(settings.log_folder) / "spark.log"
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.appName(app_name).master(settings.spark_master)
+    builder = SparkSession.builder.appName(app_name)
+    master = _master(settings)
+    if master is not None:
+        builder = builder.master(master)
     for key, value in session_conf(settings).items():
         builder = builder.config(key, value)
     try:
@@ -63,7 +66,7 @@ def get_session(settings: Settings, *, app_name: str = "qanchor") -> SparkSessio
             return builder.getOrCreate()
     except PySparkException as error:
         raise QAnchorError(
-            f"Spark did not start (master {settings.spark_master!r}): {error}. Its own words are in {log}. "
+            f"Spark did not start (master {master!r}): {error}. Its own words are in {log}. "
             f"If the jars of {DELTA_PACKAGE} could not be fetched, set spark.jars.ivySettings or "
             "spark.jars under qanchor: spark_conf: in feature_store.yaml."
         ) from error
@@ -78,9 +81,10 @@ def session_conf(settings: Settings) -> dict[str, str]:
         "spark.executorEnv.PYTHONPATH": _python_path(),
         "spark.python.daemon.module": "spark_jobs.worker_daemon",
         "spark.ui.showConsoleProgress": "false",
+        "spark.sql.warehouse.dir": str(Path(settings.log_folder) / "spark-warehouse"),
         "spark.log.level": "WARN",
     }
-    if settings.spark_master.startswith("local"):
+    if (_master(settings) or "").startswith("local"):
         conf |= {
             "spark.driver.memory": "2g",
             "spark.ui.enabled": "false",
@@ -92,6 +96,13 @@ def session_conf(settings: Settings) -> dict[str, str]:
         _LOG.warning("%s=%s is not used: the jobs run in UTC.", _TIME_ZONE, user[_TIME_ZONE])
     conf |= user | {_TIME_ZONE: "UTC"}
     return conf | _delta_jars(conf)
+
+
+def _master(settings: Settings) -> str | None:
+    """The declared master, else this machine; None under ``spark-submit``, which has said it already."""
+    if settings.spark_master is not None:
+        return settings.spark_master
+    return None if "PYSPARK_GATEWAY_PORT" in os.environ else "local[*]"
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """PySpark's worker daemon with heavy libraries already imported: workers fork from it and share them.
 
 A Python worker imports torch, sentence-transformers and Feast in seconds; the daemon does so once, and
-forked workers start at once and hold one copy of the code. What is not installed is left out: whoever
-needs it says so. Nothing here touches a device, so that a fork may open one.
+forked workers start at once and hold one copy of the code. What cannot be imported is left out, with a
+word in the log: whoever needs it says so. Nothing here touches a device, so that a fork may open one.
 """
 
 import contextlib
@@ -18,8 +18,10 @@ def preload() -> None:
     """The libraries are imported; what they print goes to stderr, for stdout tells the JVM our port."""
     with contextlib.redirect_stdout(sys.stderr):
         for name in PRELOADED:
-            with contextlib.suppress(ModuleNotFoundError):
+            try:
                 importlib.import_module(name)
+            except (ImportError, OSError) as error:
+                print(f"worker daemon: {name} is not preloaded: {error}")
 
 
 if __name__ == "__main__":

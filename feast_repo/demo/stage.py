@@ -15,10 +15,31 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
 from rich.table import Table
+
+
+class StepBars:
+    """A refresh's stages as bars below the step that runs it (see ``spark_jobs.progress``)."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def start(self, stage: str, total: int | None) -> None:
+        """The stage's bar is shown."""
+        self._tasks[stage] = self._progress.add_task(f"    {stage}", total=total)
+
+    def update(self, stage: str, done: int) -> None:
+        """The bar stands at ``done``."""
+        self._progress.update(self._tasks[stage], completed=done)
+
+    def finish(self, stage: str, done: int) -> None:
+        """The bar is full."""
+        self._progress.update(self._tasks.pop(stage), completed=done, total=done)
 
 
 class Stage:

@@ -15,9 +15,10 @@ from feast import FeatureStore
 
 from feast_repo.demo import findings, reads
 from feast_repo.demo import store as steps
-from feast_repo.demo.stage import Stage
+from feast_repo.demo.stage import Stage, StepBars
 from feast_repo.ingest import ingest
 from qanchor_plugin.errors import QAnchorError
+from spark_jobs.progress import watched_by
 
 HOUSEHOLDS = [7, 67, 2305]
 AD_HOC = "Does this household cook with fresh vegetables?"
@@ -62,7 +63,8 @@ def apply_and_materialise(stage: Stage, root: Path) -> FeatureStore:
         store = steps.apply(root)
         settings, declarations = steps.declared(store)
     stage.say(f"{len(declarations.scenarios)} scenarios over one profile, engine {settings.engine!r}")
-    with stage.step(f"feast materialize {steps.START:%Y-%m-%d} {steps.END:%Y-%m-%d}"):
+    title = f"feast materialize {steps.START:%Y-%m-%d} {steps.END:%Y-%m-%d}"
+    with stage.step(title) as progress, watched_by(StepBars(progress)):
         late = steps.incomplete(store, root)
         if late:
             store.materialize(steps.START, steps.END, feature_views=late)

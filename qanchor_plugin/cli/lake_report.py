@@ -18,14 +18,8 @@ from qanchor_plugin.declare import Declarations, Profile, Scenario
 from qanchor_plugin.prefix_store import LakeTables
 
 FOR_EVER = timedelta(0)
-BAD_ROW_REASONS = (
-    "null_user",
-    "unreadable_user",
-    "null_event_at",
-    "future_event_at",
-    "repaired_text",
-    "blank_text",
-)
+USED_ALL_THE_SAME = ("repaired_text", "blank_text")
+BAD_ROW_REASONS = ("null_user", "unreadable_user", "null_event_at", "future_event_at", *USED_ALL_THE_SAME)
 """The names under which the jobs count rows that they left out or mended (spark_jobs.transforms.validate)."""
 
 _FROM_THE_START = re.compile(r"\.0-\d+$")

@@ -63,6 +63,8 @@ def next_step(now: str | None) -> str:
 
 
 def _print(found: dict[str, Any]) -> None:
+    from qanchor_plugin.cli.lake_report import USED_ALL_THE_SAME
+
     console = out()
     clock = f"now is {found['now']}"
     console.print(f"project [bold]{found['project']}[/bold], lake {found['lake']}, {clock}", soft_wrap=True)
@@ -73,7 +75,10 @@ def _print(found: dict[str, Any]) -> None:
     _print_runs(found["runs"])
     _print_scenarios(found["scenarios"])
     for name, reasons in found["bad_rows"].items():
-        told = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
+        told = ", ".join(
+            f"{number} {reason}{' (used)' if reason in USED_ALL_THE_SAME else ''}"
+            for reason, number in reasons.items()
+        )
         console.print(f"[yellow]bad rows[/yellow] of {name}: {told}", soft_wrap=True)
     for note in found["point_in_time"]:
         console.print(f"[dim]point in time[/dim] {note}", soft_wrap=True)

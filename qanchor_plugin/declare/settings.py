@@ -17,13 +17,13 @@ class Settings:
     """Where the lake stands, what time it is, and how misses are answered.
 
     Attributes:
-        lake: folder of our Delta tables (absolute, or a URI that Spark knows).
+        lake: folder of our Delta tables, one that every machine of a job sees under this path.
         clock: the "now" of ttl, cutoff and misses; None is the wall clock. For data that ended.
         engine: default engine of scenarios that name none: a preset or a folder.
         device: ``auto`` (cuda when it is there), ``cpu`` or ``cuda``.
         on_miss: ``compute`` the embedding, answer ``null``, or raise an ``error``.
         max_compute_ms: most milliseconds one online request may spend on its misses.
-        spark_master: where the jobs run.
+        spark_master: where the jobs run; None is what ``spark-submit`` says, else ``local[*]``.
         spark_conf: further Spark settings, over our defaults.
         log_folder: where Spark's own output goes.
         user_buckets: partitions of users in the lake (default 1: few large files).
@@ -37,7 +37,7 @@ class Settings:
     device: str = "auto"
     on_miss: str = "compute"
     max_compute_ms: int = 2000
-    spark_master: str = "local[*]"
+    spark_master: str | None = None
     spark_conf: Mapping[str, str] = field(default_factory=dict)
     log_folder: str = "logs"
     user_buckets: int = 1
@@ -79,6 +79,8 @@ class Settings:
         values["log_folder"] = _absolute(str(values.get("log_folder", "logs")), repo_path)
         if "engine" in values and (repo_path / str(values["engine"])).is_dir():
             values["engine"] = str((repo_path / str(values["engine"])).resolve())
+        if "on_miss" in values and values["on_miss"] is None:
+            values["on_miss"] = "null"  # YAML reads a bare null as None
         if values.get("clock") is not None:
             values["clock"] = _instant(values["clock"])
         values["spark_conf"] = {k: str(v) for k, v in (values.get("spark_conf") or {}).items()}

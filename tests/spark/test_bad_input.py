@@ -136,3 +136,11 @@ def test_absent_or_old_java_is_named_before_any_work(tmp_path: Path, monkeypatch
         session.check_java()
     java.write_text("#!/bin/sh\necho 'openjdk version \"21.0.1\" 2023-10-17' >&2\n")
     assert session.check_java() == 21
+
+
+def test_under_spark_submit_the_master_is_the_one_it_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYSPARK_GATEWAY_PORT", raising=False)
+    assert session_conf(Settings(lake="x"))["spark.ui.enabled"] == "false"
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    assert "spark.ui.enabled" not in session_conf(Settings(lake="x"))
+    assert "spark.ui.enabled" in session_conf(Settings(lake="x", spark_master="local[2]"))

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import results
-from benchmarks.results import Row, rendered, table_of
+from benchmarks.results import Row, rendered, table_of, with_demo_output
 
 ROW = Row(table="t", row="slope", value=1.5, unit="s", command="make bench", machine="m, 2 cores")
 
@@ -39,3 +39,10 @@ def test_rows_of_other_tables_are_kept(tmp_path, monkeypatch) -> None:
     results.keep("performance", [ROW, other])
     path = results.keep("performance", [Row(**{**ROW.__dict__, "value": 2.0})])
     assert {(row.table, row.value) for row in results.load(path)} == {("u", 1.5), ("t", 2.0)}
+
+
+def test_the_demo_block_shows_what_the_demo_printed() -> None:
+    text = "a\n<!-- demo output -->\nold\n<!-- /demo output -->\nb"
+    fresh = with_demo_output(text, "\n1/8 Load \\d  5 s  \n")
+    assert fresh == "a\n<!-- demo output -->\n```\n1/8 Load \\d  5 s\n```\n<!-- /demo output -->\nb"
+    assert with_demo_output(fresh, "1/8 Load \\d  5 s") == fresh

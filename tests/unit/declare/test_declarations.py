@@ -126,6 +126,11 @@ def test_settings_make_paths_absolute_and_the_clock_utc(tmp_path: Path) -> None:
     assert settings.now() == datetime(2018, 1, 1, tzinfo=UTC)
 
 
+def test_a_bare_null_of_yaml_is_the_answer_null(tmp_path: Path) -> None:
+    given = {"lake": "lake", "on_miss": None}
+    assert Settings.from_mapping(given, repo_path=tmp_path).on_miss == "null"
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
