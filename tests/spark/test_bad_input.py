@@ -11,9 +11,11 @@ from qanchor_plugin.errors import DeclarationError, InputDataError, LakeError, Q
 from spark_jobs import session
 from spark_jobs.build_sequences import plan
 from spark_jobs.failures import named_failures
+from spark_jobs.refresh import refresh
 from spark_jobs.session import get_session, session_conf
+from spark_jobs.tables import Lake
 from tests.spark.records import HOUSEHOLD, purchases
-from tests.spark.world import PURCHASES, on, purchases_of_day
+from tests.spark.world import PURCHASES, make_world, on, purchases_of_day
 
 pytestmark = pytest.mark.spark
 
@@ -144,3 +146,14 @@ def test_under_spark_submit_the_master_is_the_one_it_named(monkeypatch: pytest.M
     monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
     assert "spark.ui.enabled" not in session_conf(Settings(lake="x"))
     assert "spark.ui.enabled" in session_conf(Settings(lake="x", spark_master="local[2]"))
+
+
+def test_a_refused_run_stands_in_the_ledger_with_its_reason(spark: SparkSession, tmp_path: Path) -> None:
+    world = make_world(spark, tmp_path)
+    world.add_cards([(1, on(0), "gold")])
+    world.add_purchases([*GOOD, *BAD])
+    with pytest.raises(InputDataError, match="max_bad_row_share"):
+        refresh(spark, world.settings, world.declarations, end=on(5))
+    (row,) = Lake(spark, world.settings).read("job_runs").collect()
+    assert (row["job"], row["state"]) == ("sequences", "failed")
+    assert "3 of 6 new rows cannot be used" in row["message"]

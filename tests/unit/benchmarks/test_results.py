@@ -1,7 +1,5 @@
 """Figures in pages are rows of results/, and nothing else."""
 
-import pytest
-
 from benchmarks import results
 from benchmarks.results import Row, rendered, table_of, with_demo_output
 
@@ -20,9 +18,9 @@ def test_a_block_is_filled_and_a_stale_one_replaced() -> None:
     assert rendered(fresh, [ROW]) == fresh
 
 
-def test_a_table_nobody_measured_is_an_error() -> None:
-    with pytest.raises(KeyError, match="no results for table 'u'"):
-        rendered("<!-- results: u -->\n<!-- /results -->", [ROW])
+def test_a_table_nobody_measured_says_so() -> None:
+    shown = rendered("<!-- results: u -->\n| made up | 1 |\n<!-- /results -->", [ROW])
+    assert shown == "<!-- results: u -->\nNot measured yet: run `make bench`.\n<!-- /results -->"
 
 
 def test_ratio_n_and_standard_error_stand_beside_the_figure() -> None:
