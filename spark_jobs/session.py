@@ -39,6 +39,9 @@ _LOG = logging.getLogger(__name__)
 logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL + 1)
 """PySpark prints every analysis error as JSON besides raising it."""
 
+logging.getLogger("py4j.clientserver").setLevel(logging.WARNING)
+"""Under Feast's logging level it would say goodbye after every command."""
+
 
 def get_session(settings: Settings, *, app_name: str = "qanchor") -> SparkSession:
     """The process's Spark session: the one that is active, else a new one.

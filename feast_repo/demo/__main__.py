@@ -20,7 +20,6 @@ def main() -> int:
     log = ROOT / "logs" / "demo.log"
     with Stage(log, num_steps=NUM_STEPS) as stage:
         logging.basicConfig(level=logging.INFO)
-        logging.getLogger("py4j").setLevel(logging.WARNING)  # it speaks once more when the process ends
         with stage.step("Load feast, pyspark and torch"):
             from feast_repo.demo import story
         try:
