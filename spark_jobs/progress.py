@@ -119,6 +119,32 @@ def stage(
         progress.finish(name, done.value)
 
 
+@contextlib.contextmanager
+def tasks_watched(spark: SparkSession, progress: Progress, name: str) -> Iterator[None]:
+    """The tasks that Spark finishes within the block are told to ``progress``: for lazy frames, whose rows
+    are counted nowhere."""
+    tracker = spark.sparkContext.statusTracker()
+    finished: dict[int, int] = {}
+
+    def tell() -> None:
+        for number in tracker.getActiveStageIds():
+            info = tracker.getStageInfo(number)
+            if info is not None:
+                finished[number] = info.numCompletedTasks
+        progress.update(name, sum(finished.values()))
+
+    ended = threading.Event()
+    progress.start(name, None)
+    watcher = threading.Thread(target=_poll, args=(tell, ended), daemon=True, name=f"watch-{name}")
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        progress.finish(name, sum(finished.values()))
+
+
 def _tell(progress: Progress, name: str, done: Accumulator[int]) -> None:
     progress.update(name, done.value)
 

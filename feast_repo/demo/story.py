@@ -124,7 +124,8 @@ def read_point_in_time(
 ) -> tuple[findings.Journey, findings.TaskTable, Embeddings]:
     """The seven tasks at the cut: embeddings as of it, labels from what came after it."""
     at = findings.FINAL_CUT.at.to_pydatetime()
-    with stage.step(f"Read point in time, as of {at:%Y-%m-%d}"):
+    title = f"Read point in time, as of {at:%Y-%m-%d}"
+    with stage.step(title) as progress, watched_by(StepBars(progress)):
         journey, table = findings.tasks_at_cut(root / "feast_repo" / "data")
         embeddings = reads.point_in_time(store, table.households, at)
     num = len(table.households)

@@ -12,6 +12,8 @@ from feast.repo_config import RepoConfig
 from pyspark.sql import DataFrame
 
 from qanchor_plugin.feast_ext.asof_join import quoted
+from spark_jobs.failures import named_failures
+from spark_jobs.progress import default_progress, tasks_watched
 
 
 class QAnchorRetrievalJob(SparkRetrievalJob):
@@ -52,9 +54,11 @@ class QAnchorRetrievalJob(SparkRetrievalJob):
         return table.drop_columns([name for name in self._hidden if name in table.column_names])
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        if self._should_use_staging_for_arrow() and not self._hidden:
-            return in_utc(self._to_arrow_via_staging())
-        return in_utc(self._frame.toArrow())
+        watched = tasks_watched(self._frame.sparkSession, default_progress(), "tasks of the historical read")
+        with named_failures("historical features"), watched:
+            if self._should_use_staging_for_arrow() and not self._hidden:
+                return in_utc(self._to_arrow_via_staging())
+            return in_utc(self._frame.toArrow())
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout=timeout).to_pandas()
