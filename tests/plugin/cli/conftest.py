@@ -1,11 +1,9 @@
 """The shop lake as a feature repo on disk: files, registry, runs and stored embeddings, all literal."""
 
-import io
 import json
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import chdir, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ from feast import Entity, FeatureStore, ValueType
 from feast.inference import update_feature_views_with_inferred_features_and_entities
 
 from qanchor_plugin import schemas as S
-from qanchor_plugin.cli.main import main
 from qanchor_plugin.cli.repo import opened
 from qanchor_plugin.cli.repo_files import declared_in_files
 from qanchor_plugin.feast_ext import anchor_view
 from qanchor_plugin.feast_ext.declarations import declarations_from_registry
+from tests.qanchor_command import qanchor  # noqa: F401  (a fixture)
 from tests.shop import PROFILE, PURCHASES, ShopLake, at, demo_engine, shop_lake, user
 
 DAIRY = "Does this household buy dairy?"
@@ -37,40 +35,6 @@ SCENARIO_FILE = f"""
     )
 """
 HOUSEHOLD = Entity(name="household", join_keys=["household_id"], value_type=ValueType.INT64)
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """stdout, which must be JSON and nothing else."""
-        return json.loads(self.out)
-
-
-Qanchor = Callable[..., Said]
-
-
-@pytest.fixture(scope="session")
-def qanchor() -> Qanchor:
-    """``qanchor("status", "--json")`` in this process."""
-
-    def run(*arguments: str) -> Said:
-        out, err = io.StringIO(), io.StringIO()
-        code = 0
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                main(arguments)
-            except SystemExit as ended:
-                code = int(ended.code or 0)
-        return Said(code, out.getvalue(), err.getvalue())
-
-    return run
 
 
 def write_repo(folder: Path) -> None:

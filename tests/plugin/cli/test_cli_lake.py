@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from qanchor_plugin.cli.lake_report import BAD_ROW_REASONS
+from tests.qanchor_command import Qanchor
 
-from .conftest import DAIRY, Qanchor, write_repo
+from .conftest import DAIRY, write_repo
 
 
 def test_status_counts_what_stands(qanchor: Qanchor, in_shop: Path) -> None:

@@ -13,8 +13,9 @@ from deltalake import write_deltalake
 from qanchor_plugin.cli.preview_report import neighbours, rotations, warnings
 from qanchor_plugin.cli.preview_sample import draw
 from qanchor_plugin.cli.repo import opened
+from tests.qanchor_command import Qanchor
 
-from .conftest import DAIRY, Qanchor, write_repo
+from .conftest import DAIRY, write_repo
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -1,54 +1,14 @@
 """A person's own tables, small and literal, and the command line as a function."""
 
-import io
-import json
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from qanchor_plugin.cli.main import main
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """stdout, which must be JSON and nothing else."""
-        return json.loads(self.out)
-
-
-Qanchor = Callable[..., Said]
-
-
-@pytest.fixture(scope="session")
-def qanchor() -> Qanchor:
-    """``qanchor("doctor", "--json")`` in this process."""
-
-    def run(*arguments: str) -> Said:
-        out, err = io.StringIO(), io.StringIO()
-        code = 0
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                main(arguments)
-            except SystemExit as ended:
-                code = int(ended.code or 0)
-        return Said(code, out.getvalue(), err.getvalue())
-
-    return run
+from tests.qanchor_command import qanchor  # noqa: F401  (a fixture)
 
 
 @pytest.fixture

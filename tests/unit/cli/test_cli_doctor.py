@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from qanchor_plugin.cli import doctor_machine, doctor_packages
-
-from .conftest import Qanchor
+from tests.qanchor_command import Qanchor
 
 REPO = Path(__file__).resolve().parents[3]
 WITHOUT_EXTRAS = """

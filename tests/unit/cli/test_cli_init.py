@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from qanchor_plugin.declare import Settings
-
-from .conftest import Qanchor
+from tests.qanchor_command import Qanchor
 
 
 def sources(folder: Path, *names: str) -> list[str]:

@@ -12,8 +12,7 @@ from qanchor_plugin.cli.repo import unknown
 from qanchor_plugin.cli.user_keys import parse_user
 from qanchor_plugin.declare import EntityRef
 from qanchor_plugin.errors import InputDataError
-
-from .conftest import Qanchor
+from tests.qanchor_command import Qanchor
 
 COMMANDS = ("doctor", "init", "preview", "status", "scenarios", "embed", "refresh", "purge")
 CARD = EntityRef(name="card", join_key="card_id", value_type="INT64")
