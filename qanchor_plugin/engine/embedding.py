@@ -60,10 +60,11 @@ def embed_packed(
 def rows_per_forward(config: EngineConfig, dtype: torch.dtype, tokens: int, device: torch.device) -> int:
     """Users of one forward: what the token budget allows.
 
-    In bfloat16 a row's rounding follows the forward's shape, so there it is fixed (1 on a CPU, where
-    one long row already fills the cores); in float32 smaller last batches differ by less than 1e-6.
+    A row's rounding follows the forward's shape. On a CPU one row already fills the cores, so every user
+    has a forward alone: no byte of an answer depends on who else is asked. On other devices the shape is
+    fixed in bfloat16, and in float32 smaller last batches differ by less than 1e-6.
     """
-    if dtype != torch.float32 and device.type == "cpu":
+    if device.type == "cpu":
         return 1
     return _power_of_two(max(1, config.token_budget // tokens) // 2 + 1, 1 << 20)
 
