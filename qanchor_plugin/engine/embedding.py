@@ -43,7 +43,7 @@ def embed_packed(
     padded = np.array([-(-len(one.tokens) // multiple) * multiple for one in prefixes])
     for length in np.unique(padded):
         members = np.flatnonzero(padded == length)
-        most = rows_per_forward(config, modules.compute_dtype, int(length) + longest, device)
+        most = rows_per_forward(config, int(length) + longest, device)
         for start in range(0, len(members), most):
             chunk = members[start : start + most]
             size = most if modules.compute_dtype != torch.float32 else _power_of_two(len(chunk), most)
@@ -57,7 +57,7 @@ def embed_packed(
     return out
 
 
-def rows_per_forward(config: EngineConfig, dtype: torch.dtype, tokens: int, device: torch.device) -> int:
+def rows_per_forward(config: EngineConfig, tokens: int, device: torch.device) -> int:
     """Users of one forward: what the token budget allows.
 
     A row's rounding follows the forward's shape. On a CPU one row already fills the cores, so every user
