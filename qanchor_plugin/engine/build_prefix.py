@@ -25,6 +25,9 @@ FIXED_ROWS = 256
 
 EVENT_MEANING = 0.5
 """Length of an event's meaning key beside a group's: where both match, the group, which counts, is heard."""
+MODALITY_MEANING = 0.75
+"""Length of a modality token's key, the mean of its events' vectors ("redeemed a coupon for ..."): a query
+about that kind of behaviour finds its totals. A longer one drowns the groups."""
 
 
 class Vectors(Protocol):
@@ -41,7 +44,7 @@ class PrefixBuilder:
     def __init__(self, modules: EngineModules, users: Sequence[UserSlice], vectors: Vectors) -> None:
         self.modules, self.users = modules, users
         self.config = modules.config
-        self.slots = [layout(user, group_tokens=self.config.group_tokens) for user in users]
+        self.slots = [layout(user, self.config) for user in users]
         self.places: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for number, slots in enumerate(self.slots):
             for place, slot in enumerate(slots):
@@ -140,7 +143,10 @@ class PrefixBuilder:
     def _modality_rows(self, modality: str, places: list[tuple[int, int]]) -> Float32:
         means = np.stack([self._mean(n, modality) for n, _ in places])
         hidden = self._rowwise(self.modules.hierarchy.modalities, means)
-        return self._wide(hidden + self._totals(modality, [n for n, _ in places]))
+        keys = self._keys(means)
+        if keys is not None:  # an absent mean has no direction
+            keys = keys * (MODALITY_MEANING * np.any(means, axis=1, keepdims=True)).astype(np.float32)
+        return self._wide(hidden + self._totals(modality, [n for n, _ in places]), keys)
 
     def _user_rows(self, places: list[tuple[int, int]]) -> Float32:
         numbers = [n for n, _ in places]

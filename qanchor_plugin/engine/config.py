@@ -32,6 +32,7 @@ class EngineConfig:
             "" stands for one learnt start token.
         query_template: the query's wording in the suffix; ``{query}`` is its text.
         modalities: names with event adapters and start/end tokens of their own; others share one.
+        user_token, modality_tokens: whether the prefix has them (the paper's ablations leave them out).
         group_tokens: one token for each declared group, with its counts.
         summaries: user and modality tokens also carry counts, and the suffix the age of the last event.
         max_query_tokens: longer queries are refused.
@@ -57,6 +58,8 @@ class EngineConfig:
     template: str = ""
     query_template: str = "{query}"
     modalities: tuple[str, ...] = ()
+    user_token: bool = True
+    modality_tokens: bool = True
     group_tokens: bool = False
     summaries: bool = False
     max_query_tokens: int = 64

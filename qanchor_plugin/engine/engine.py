@@ -30,6 +30,7 @@ from qanchor_plugin.engine.load import (
     read_own_state,
     resolve_device,
     resolve_dtype,
+    shipped_weights,
     write_own_state,
 )
 from qanchor_plugin.engine.modules import EngineModules
@@ -63,13 +64,17 @@ class QueryAnchorEngine(EngineIdentity):
 
     @classmethod
     def load(cls, name_or_folder: str, *, device: str = "auto") -> "QueryAnchorEngine":
-        """A preset (``demo``, ``qwen2.5-0.5b``) or a folder written by :meth:`save_pretrained`.
+        """A preset (``demo`` with the weights that the package ships, ``qwen2.5-0.5b`` with untrained ones
+        around the hub's model) or a folder written by :meth:`save_pretrained`.
 
         Raises:
             EngineError: neither, or its files cannot be had; names the next step.
         """
         if name_or_folder in PRESETS:
-            return cls.untrained(PRESETS[name_or_folder], device=device)
+            weights = shipped_weights(name_or_folder)
+            if weights is None:
+                return cls.untrained(PRESETS[name_or_folder], device=device)
+            return cls._of_weights(PRESETS[name_or_folder], weights, device=device)
         if not Path(name_or_folder).is_dir():
             raise EngineError(
                 f"engine {name_or_folder!r} is neither a preset ({', '.join(PRESETS)}) nor an existing "
@@ -118,14 +123,19 @@ class QueryAnchorEngine(EngineIdentity):
         Raises:
             EngineError: a file is absent, truncated or of another architecture; names it.
         """
-        folder, on = Path(folder), resolve_device(device)
-        config = read_config(folder)
+        folder = Path(folder)
+        return cls._of_weights(read_config(folder), folder / WEIGHTS, device=device)
+
+    @classmethod
+    def _of_weights(cls, config: EngineConfig, weights: Path, *, device: str) -> "QueryAnchorEngine":
+        """The engine of ``config`` with own weights from a file; ``./`` sources stand beside it."""
+        on, folder = resolve_device(device), weights.parent
         model, tokenizer = None, None
         if config.backbone == "hf":
             source = inside(folder, config.backbone_source)
             model, tokenizer = load_language_model(source, resolve_dtype(config, on))
         modules = assembled(config, model, on)
-        read_own_state(modules, folder / WEIGHTS)
+        read_own_state(modules, weights)
         source = inside(folder, config.encoder_source)
         encoder = EventEncoder(source, dim=config.encoder_dim, device=str(on))
         return cls(config, placed(modules, on), encoder, tokenizer)
@@ -146,6 +156,24 @@ class QueryAnchorEngine(EngineIdentity):
                 shutil.copytree(self._encoder.folder, folder / ENCODER, dirs_exist_ok=True)
             config = config.with_(encoder_source=f"./{ENCODER}")
         (folder / CONFIG).write_text(config.to_json(), encoding="utf-8")
+
+    @property
+    def encoder(self) -> EventEncoder:
+        """The sentence encoder of event texts (and, without a language model, of queries)."""
+        return self._encoder
+
+    @property
+    def tokenizer(self) -> Any:
+        """The language model's tokenizer; None without one."""
+        return self._tokenizer
+
+    def template_rows(self, sources: tuple[str, ...]) -> torch.Tensor:
+        """(T, W) float32 rows that stand before the soft tokens, with gradients where they are learnt."""
+        if self.modules.start is not None:
+            return self.modules.start[None].float()
+        ids = self._tokenizer(self._template(sources), add_special_tokens=False)["input_ids"]
+        rows = self._language_model().embed_ids(torch.tensor(ids, device=self.device, dtype=torch.int64))
+        return rows.float()
 
     # --- texts and prefixes -----------------------------------------------------------------
 
@@ -173,12 +201,12 @@ class QueryAnchorEngine(EngineIdentity):
             made: dict[tuple[str, ...], Float32] = {}
             names = [tuple(one.name for one in user.modalities) for user in slices]
             for key in dict.fromkeys(names):
-                made[key] = self._template_rows(key)
+                made[key] = self.template_rows(key).cpu().numpy()
             return builder.build([made[key] for key in names])
 
     def preview_prefix(self, user_slice: UserSlice, text_of: Mapping[bytes, str]) -> list[PreviewLine]:
         """The prefix's tokens as lines for people."""
-        slots = layout(user_slice, group_tokens=self.config.group_tokens)
+        slots = layout(user_slice, self.config)
         template = self._template(tuple(one.name for one in user_slice.modalities))
         return preview(user_slice, slots, template, text_of)
 
@@ -190,13 +218,6 @@ class QueryAnchorEngine(EngineIdentity):
 
     def _template(self, sources: tuple[str, ...]) -> str:
         return self.config.template.format(sources=", ".join(sources))
-
-    def _template_rows(self, sources: tuple[str, ...]) -> Float32:
-        if self.modules.start is not None:
-            return self.modules.start[None].float().cpu().numpy()
-        ids = self._tokenizer(self._template(sources), add_special_tokens=False)["input_ids"]
-        rows = self._language_model().embed_ids(torch.tensor(ids, device=self.device, dtype=torch.int64))
-        return rows.float().cpu().numpy()
 
     # --- queries and embeddings -------------------------------------------------------------
 
@@ -285,9 +306,10 @@ class QueryAnchorEngine(EngineIdentity):
                 )
 
     def _checked_prompt(self, prompt: SoftPrompt) -> torch.Tensor:
-        if prompt.engine_digest != self.digest or prompt.tokens.shape[1] != self.config.hidden:
+        width = self.config.token_width
+        if prompt.engine_digest != self.digest or prompt.tokens.shape[1] != width:
             raise EngineError(
                 f"the soft prompt belongs to engine {prompt.engine_digest} (width {prompt.tokens.shape[1]}), "
-                f"this is {self.digest} (width {self.config.hidden}). Tune one for this engine."
+                f"this is {self.digest} (width {width}). Tune one for this engine."
             )
         return torch.from_numpy(prompt.tokens)

@@ -13,7 +13,7 @@ from qanchor_plugin.identity import digest
 
 _PREFIX_KEYS = (
     "backbone", "encoder_dim", "hidden", "token_dtype", "time", "epoch", "template", "modalities",
-    "group_tokens", "summaries", "meaning_dim", "rope_base",
+    "user_token", "modality_tokens", "group_tokens", "summaries", "meaning_dim", "rope_base",
 )  # fmt: skip
 _SUFFIX_KEYS = (
     "query_template",

@@ -16,7 +16,15 @@ CONFIG = "config.json"
 WEIGHTS = "engine.safetensors"
 BACKBONE, ENCODER = "backbone", "encoder"
 MEANING_SPACE = Path(__file__).parent / "presets" / "demo" / "meaning_space.safetensors"
+SHIPPED = {"demo": MEANING_SPACE.with_name(WEIGHTS)}
+"""Presets whose trained weights are in the package (see docs/model-card.md)."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def shipped_weights(preset: str) -> Path | None:
+    """The file of a preset's trained weights in the package; None where none are shipped."""
+    path = SHIPPED.get(preset)
+    return path if path is not None and path.is_file() else None
 
 
 def resolve_device(device: str) -> torch.device:

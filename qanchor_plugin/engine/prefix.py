@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY, ModalitySlice, UserSlice
 
-LAYOUT = "template,usr,mdl,grp,start,evt,end/1"
-"""Version of the order and positions below; part of the prefix digest."""
+LAYOUT = "template,usr,mdl,grp,start,evt,end/2"
+"""Version of the order and positions below, and of the keys' lengths; part of the prefix digest."""
 
 DAY_OFFSET = 256
 """Position of day 0, after the longest template."""
@@ -69,14 +70,15 @@ class Slot:
     at: int | None = None
 
 
-def layout(user: UserSlice, *, group_tokens: bool) -> list[Slot]:
+def layout(user: UserSlice, config: EngineConfig) -> list[Slot]:
     """The soft tokens of a user after the template; none without events (the empty prefix)."""
     if user.num_events == 0:
         return []
     present = [one for one in user.modalities if one.summary is not None]
-    slots = [Slot(kind="usr")]
-    slots += [Slot(kind="mdl", modality=one.name, at=_last_at(one)) for one in present]
-    if group_tokens:
+    slots = [Slot(kind="usr")] if config.user_token else []
+    if config.modality_tokens:
+        slots += [Slot(kind="mdl", modality=one.name, at=_last_at(one)) for one in present]
+    if config.group_tokens:
         slots += [
             Slot(kind="grp", modality=group.modality, row=row, at=group.summary.last_at)
             for row, group in enumerate(user.groups)

@@ -1,6 +1,6 @@
 """A query's text as rows for the suffix; what stands in it is text, never an instruction.
 
-Shape letters: T tokens, W hidden width, M meaning width, C = W + M, E encoder width.
+Shape letters: T tokens, P soft tokens, W hidden width, M meaning width, C = W + M, E encoder width.
 """
 
 from typing import Any
@@ -57,11 +57,23 @@ def meaning_rows(modules: EngineModules, encoder: EventEncoder, query: str) -> t
 
 
 def suffix_rows(
-    modules: EngineModules, prompt: Tensor | None, rows_TW: Tensor, asked_M: Tensor | None
+    modules: EngineModules, prompt_PC: Tensor | None, rows_TW: Tensor, asked_M: Tensor | None
 ) -> Tensor:
-    """(T', C): soft prompt, query, ``<USER_EMB>``; every row asks the same."""
-    parts = ([] if prompt is None else [prompt.to(rows_TW)]) + [rows_TW, modules.suffix.user_emb[None]]
-    joined = torch.cat(parts)
-    if asked_M is None:
-        return joined
-    return torch.cat([joined, asked_M.expand(len(joined), -1)], dim=1)
+    """(T + P, C), or (T + 1, C) without a prompt: the query, then :func:`answering_rows`.
+
+    The query and ``<USER_EMB>`` ask ``asked_M``; a soft token asks for what it was tuned to. The query comes
+    first, so its keys and values depend on no soft prompt.
+    """
+    end: Tensor = modules.suffix.user_emb
+    if asked_M is not None:
+        rows_TW = torch.cat([rows_TW, asked_M.expand(len(rows_TW), -1)], dim=1)
+        end = torch.cat([end, asked_M])
+    return torch.cat([rows_TW, answering_rows(prompt_PC, end)])
+
+
+def answering_rows(prompt_PC: Tensor | None, user_emb_C: Tensor) -> Tensor:
+    """(P, C): soft tokens, then ``<USER_EMB>``, to which the prompt's last row is added; (1, C) without."""
+    if prompt_PC is None:
+        return user_emb_C[None]
+    prompt_PC = prompt_PC.to(user_emb_C.device)
+    return torch.cat([prompt_PC[:-1], (user_emb_C + prompt_PC[-1])[None]])

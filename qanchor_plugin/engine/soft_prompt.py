@@ -18,10 +18,12 @@ CONFIG = "soft_prompt.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SoftPrompt:
-    """Learnt tokens (num, W) float32 for one engine.
+    """Learnt tokens (num, C) float32 for one engine.
 
     Attributes:
-        tokens: the tokens.
+        tokens: all but the last stand in the suffix between the query and ``<USER_EMB>``; the last is added
+            to ``<USER_EMB>`` itself. A row is a hidden input (W), then what it asks of the prefix (M, none
+            for ``hf``): C = W + M is the engine's ``token_width``.
         engine_digest: of the engine they were tuned on; no other may use them.
     """
 

@@ -29,7 +29,7 @@ class PreparedQuery:
 
     Attributes:
         query: its text.
-        rows: (T, C) float32: soft prompt if any, query tokens, ``<USER_EMB>`` last.
+        rows: (T, C) float32: query tokens, soft prompt if any, ``<USER_EMB>`` last.
         engine_digest: the engine that made it; no other may use it.
         soft_prompt_digest: of the soft prompt, or None.
     """

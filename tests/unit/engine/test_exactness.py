@@ -18,7 +18,7 @@ QUERIES = [
 
 
 def _prompt(engine, num=6):
-    tokens = np.random.default_rng(num).normal(size=(num, engine.config.hidden)).astype(np.float32)
+    tokens = np.random.default_rng(num).normal(size=(num, engine.config.token_width)).astype(np.float32)
     return SoftPrompt(tokens=tokens, engine_digest=engine.digest)
 
 

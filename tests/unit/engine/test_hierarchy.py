@@ -105,7 +105,7 @@ def test_a_missing_modality_is_as_if_it_were_not_declared(engine_named, make_use
     query = [engine.prepare_query("beer?")]
     both = engine.build_prefixes([user, alone], RandomVectors(engine.encoder_dim))
     bodies = [
-        one.tokens[-len(layout(slices, group_tokens=engine.config.group_tokens)) :].tobytes()
+        one.tokens[-len(layout(slices, engine.config)) :].tobytes()
         for one, slices in zip(both, (user, alone), strict=True)
     ]  # without the template: the paper's names the declared sources
     assert bodies[0] == bodies[1]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from qanchor_plugin.engine.config import DEMO
 from qanchor_plugin.engine.prefix import DAY_OFFSET, layout
 from qanchor_plugin.errors import EngineError, MissingVectorsError
 from qanchor_plugin.identity import text_id
@@ -14,7 +15,7 @@ EPOCH_DAY = 10_957  # 2000-01-01
 
 def test_order_is_coarse_to_fine(make_user):
     user = make_user(2, 1, seed=1)
-    kinds = [(slot.kind, slot.modality) for slot in layout(user, group_tokens=True)]
+    kinds = [(slot.kind, slot.modality) for slot in layout(user, DEMO)]
     num_groups = len(user.groups)
     assert num_groups >= 2
     assert kinds[:4] == [("usr", ""), ("mdl", "purchases"), ("mdl", "visits"), ("mdl", "household")]
@@ -24,7 +25,7 @@ def test_order_is_coarse_to_fine(make_user):
         *[("start", "visits"), ("evt", "visits"), ("end", "visits")],
         *[("start", "household"), ("evt", "household"), ("end", "household")],
     ]
-    assert "grp" not in {slot.kind for slot in layout(user, group_tokens=False)}
+    assert "grp" not in {slot.kind for slot in layout(user, DEMO.with_(group_tokens=False))}
 
 
 def test_positions_follow_the_calendar(demo, make_user):

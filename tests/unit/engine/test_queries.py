@@ -85,19 +85,33 @@ class TestSoftPrompt:
         return np.random.default_rng(0).normal(size=(6, width)).astype(np.float32)
 
     def test_round_trip_and_place_in_the_suffix(self, demo, tmp_path):
-        prompt = SoftPrompt(tokens=self._tokens(128), engine_digest=demo.digest)
+        prompt = SoftPrompt(tokens=self._tokens(256), engine_digest=demo.digest)
         prompt.save(tmp_path / "prompt")
         again = SoftPrompt.load(tmp_path / "prompt")
         assert (again.digest, again.engine_digest) == (prompt.digest, demo.digest)
         np.testing.assert_array_equal(again.tokens, prompt.tokens)
-        query = demo.prepare_query("beer?", again)
-        np.testing.assert_array_equal(query.rows[:6, :128], prompt.tokens)
+        query, plain = demo.prepare_query("beer?", again), demo.prepare_query("beer?")
+        np.testing.assert_array_equal(query.rows[: len(plain.rows) - 1], plain.rows[:-1])
+        np.testing.assert_array_equal(query.rows[-6:-1], prompt.tokens[:5])
+        np.testing.assert_array_equal(query.rows[-1], plain.rows[-1] + prompt.tokens[5])
         assert query.soft_prompt_digest == prompt.digest
-        assert query.digest != demo.prepare_query("beer?").digest
+        assert query.digest != plain.digest
+
+    def test_a_soft_token_asks_for_other_groups_than_the_query(self, demo, prefixes_of, users):
+        """Two prompts with the same hidden inputs differ in what they ask, and so do the answers."""
+        prefixes, tokens = prefixes_of(demo, users[3:5]), self._tokens(256)
+        asked = tokens.copy()
+        asked[:, 128:] = np.roll(tokens[:, 128:], 1, axis=1)
+        made = [
+            demo.prepare_query("beer?", SoftPrompt(tokens=one, engine_digest=demo.digest))
+            for one in (tokens, asked)
+        ]
+        answers = demo.embed(prefixes, made, [TODAY] * 2)
+        assert np.abs(answers[:, 0] - answers[:, 1]).max() > 0.001
 
     def test_of_another_engine_or_width_is_refused(self, demo, paper):
-        other = SoftPrompt(tokens=self._tokens(128), engine_digest=paper.digest)
-        narrow = SoftPrompt(tokens=self._tokens(64), engine_digest=demo.digest)
+        other = SoftPrompt(tokens=self._tokens(256), engine_digest=paper.digest)
+        narrow = SoftPrompt(tokens=self._tokens(128), engine_digest=demo.digest)
         for prompt in (other, narrow):
             with pytest.raises(EngineError, match="Tune one for this engine"):
                 demo.prepare_query("beer?", prompt)
