@@ -29,6 +29,7 @@ SCENARIO, SCENARIO_ID, EMBEDDING, EMBEDDING_ID = (
 )
 SERVED_AT = "served_at"
 QUERY, ANSWER, KIND, TOPIC, EVIDENCE, GENERATOR = "query", "answer", "kind", "topic", "evidence", "generator"
+ALTERNATIVES, SHARD, HELD_OUT = "alternatives", "shard", "held_out"
 JOB, RUN, STATE, STARTED_AT, ENDED_AT = "job", "run", "state", "started_at", "ended_at"
 COMPLETE_TO, SOURCE_VERSIONS, COUNTS, MESSAGE = (
     "complete_to",
@@ -131,10 +132,15 @@ USERU_PAIRS = pa.schema(
         (ANSWER, pa.string()),
         (EVIDENCE, pa.string()),
         (GENERATOR, pa.string()),
+        (ALTERNATIVES, pa.list_(pa.string())),
+        (SHARD, pa.int32()),
+        (HELD_OUT, pa.bool_()),
     ]
 )
-"""Pre-training pairs; not in ``TABLES``, for no refresh writes them. ``kind`` is ``future`` (D_future) or
-``uqa`` (D_uqa); ``evidence`` is JSON for people."""
+"""Pre-training pairs; not in ``TABLES``, for no refresh writes them. ``kind`` is ``future`` (D_future),
+``uqa`` (D_uqa) or ``outcome``; ``evidence`` is JSON for people. ``alternatives`` holds every answer of the
+scale, the given one among them (none for free text). ``shard`` numbers a shuffled block of users, all at
+the same cutoffs; 1 user in 20 is ``held_out``. The table ``useru_pairs`` is partitioned by ``shard``."""
 
 JOB_RUNS = pa.schema(
     [
@@ -163,6 +169,9 @@ TABLES: dict[str, pa.Schema] = {
     "scenario_embeddings": SCENARIO_EMBEDDINGS,
     "job_runs": JOB_RUNS,
 }
+
+PAIRS_TABLE = "useru_pairs"
+"""Name of the table of pre-training pairs; it is in the lake once qanchor pairs has run."""
 
 PARTITIONED_BY: dict[str, tuple[str, ...]] = {
     "event_texts": (),

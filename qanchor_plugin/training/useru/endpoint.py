@@ -34,6 +34,7 @@ class EndpointSettings:
         concurrency: most requests at a time.
         timeout_seconds: of one attempt.
         max_attempts: tries of one request, the first included.
+        max_given_up: requests in a row that may fail at every attempt before the run stops.
         first_wait_seconds: before the second try; doubles with each, or what Retry-After says.
         max_answer_tokens: asked of the endpoint, and assumed by the cost estimate.
         dollars_per_million_prompt_tokens, dollars_per_million_answer_tokens: the price list.
@@ -46,6 +47,7 @@ class EndpointSettings:
     concurrency: int = 4
     timeout_seconds: float = 60.0
     max_attempts: int = 5
+    max_given_up: int = 5
     first_wait_seconds: float = 1.0
     max_answer_tokens: int = 500
     dollars_per_million_prompt_tokens: float = 0.0
@@ -55,7 +57,7 @@ class EndpointSettings:
         faults = []
         if not self.base_url.startswith(("http://", "https://")):
             faults.append(f"base_url is {self.base_url!r}; write it as http://host:port/v1.")
-        for name in ("requests_per_minute", "concurrency", "timeout_seconds", "max_attempts"):
+        for name in ("requests_per_minute", "concurrency", "timeout_seconds", "max_attempts", "max_given_up"):
             if getattr(self, name) <= 0:
                 faults.append(f"{name} is {getattr(self, name)}; it must be above 0.")
         raise_faults(faults)
@@ -84,6 +86,10 @@ class _RetriedError(Exception):
         self.retry_after = retry_after
 
 
+class _GivenUpError(BackendError):
+    """One request failed at every attempt."""
+
+
 class EndpointGenerator:
     """Asks an endpoint for drafts; answers are cached by the digest of model and prompt."""
 
@@ -92,6 +98,7 @@ class EndpointGenerator:
         self._cache = cache
         self._pace = threading.Lock()
         self._next_at = 0.0
+        self._given_up = 0
 
     @property
     def generator_id(self) -> str:
@@ -117,19 +124,34 @@ class EndpointGenerator:
         )
 
     def generate(self, requests: Sequence[Request]) -> list[Draft | None]:
-        """One draft a request, in order; None where the endpoint answered rubbish.
+        """One draft a request, in order; None where the endpoint answered rubbish or nothing.
 
         Raises:
-            BackendError: the endpoint refused, or failed at every attempt. Answers that came
-                before are kept: the same run again asks only for the rest.
+            BackendError: the endpoint refused, or is down: it failed at every attempt of ``max_given_up``
+                requests in a row, or of all. Answers that came before are kept: the same run again asks
+                only for the rest.
         """
         with ThreadPoolExecutor(self._settings.concurrency) as pool:
             waiting = [pool.submit(self._draft, request) for request in requests]
-            try:
-                return [one.result() for one in waiting]
-            except BackendError:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            drafts: list[Draft | None] = []
+            failed: _GivenUpError | None = None
+            num_failed = 0
+            for one in waiting:
+                try:
+                    drafts.append(one.result())
+                    continue
+                except _GivenUpError as error:
+                    failed, num_failed = error, num_failed + 1
+                    drafts.append(None)
+                except BackendError:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+                if self._given_up >= self._settings.max_given_up:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise failed
+        if failed is not None and num_failed == len(requests):
+            raise failed
+        return drafts
 
     def _draft(self, request: Request) -> Draft | None:
         body = self._body(request)
@@ -165,9 +187,12 @@ class EndpointGenerator:
             reraise=True,
         )
         try:
-            return attempts(self._attempt, body)
+            content = attempts(self._attempt, body)
+            self._given_up = 0
+            return content
         except _RetriedError as error:
-            raise BackendError(
+            self._given_up += 1
+            raise _GivenUpError(
                 f"{self._settings.base_url} failed {self._settings.max_attempts} times, last: {error}. "
                 "What was answered is kept; run again to go on."
             ) from error

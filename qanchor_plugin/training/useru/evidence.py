@@ -1,13 +1,14 @@
 """What a user's profile says, as facts that a claim can be checked against."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from qanchor_plugin.sequence import UserSlice
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY, Summary
+from qanchor_plugin.training.useru.topics import topics_about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,19 @@ class Evidence:
         wanted = _plain(name)
         return next((fact for fact in self.facts if _plain(fact.about) == wanted), None)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Facts and texts as JSON-like values, for a person to read beside a pair."""
-        return {"facts": [asdict(fact) for fact in self.facts], "texts": list(self.texts)}
+    def to_dict(self, *, topic: str, most: int) -> dict[str, Any]:
+        """Facts and texts as JSON-like values, for a person to read beside a pair.
+
+        Args:
+            topic: facts about this topic stand first.
+            most: facts kept; ``num_facts`` says how many there are.
+        """
+        ordered = sorted(self.facts, key=lambda fact: topic not in topics_about(fact.about))
+        return {
+            "facts": [vars(fact) for fact in ordered[:most]],
+            "num_facts": len(self.facts),
+            "texts": list(self.texts),
+        }
 
 
 def evidence_of(user_slice: UserSlice, text_of: Mapping[bytes, str]) -> Evidence:

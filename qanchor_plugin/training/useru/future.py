@@ -15,8 +15,8 @@ from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.sequence import Events, UserHistory
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 from qanchor_plugin.training.useru.pairs import Pair
+from qanchor_plugin.training.useru.plan import DEFAULT_BINS
 
-DEFAULT_BINS = (7, 30, 60)
 DEFAULT_ACTIONS = 6
 NOTHING = "nothing"
 GENERATOR_ID = "future-rule-1"
@@ -39,6 +39,7 @@ def future_pair(
     known_until: int,
     bins: Sequence[int] = DEFAULT_BINS,
     max_actions: int = DEFAULT_ACTIONS,
+    shard: int = 0,
 ) -> Pair | None:
     """The pair at ``cutoff``; None where the future is not wholly before ``known_until``.
 
@@ -49,6 +50,7 @@ def future_pair(
         known_until: pre-training may look at nothing from this instant on (microseconds).
         bins: days after the cutoff where time bins end, ascending.
         max_actions: most actions named in a bin.
+        shard: number of the user's shard, for the pair.
 
     Raises:
         InputDataError: the bins do not ascend from above 0.
@@ -59,10 +61,11 @@ def future_pair(
         return None
     counted = [Counter[Action]() for _ in bins]
     for modality in profile.event_modalities:
-        for at, action in _actions(history.events.get(modality.name), modality, text_of):
-            later = at - cutoff
-            if 0 < later <= bins[-1] * MICROS_PER_DAY:
-                counted[int(np.searchsorted(bins, later / MICROS_PER_DAY))][action] += 1
+        events = _between(
+            history.events.get(modality.name), cutoff, cutoff + bins[-1] * MICROS_PER_DAY, known_until
+        )
+        for at, action in _actions(events, modality, text_of):
+            counted[int(np.searchsorted(bins, (at - cutoff) / MICROS_PER_DAY))][action] += 1
     chosen = [chosen_actions(counts, max_actions) for counts in counted]
     return Pair(
         user=history.user,
@@ -79,6 +82,7 @@ def future_pair(
                 for day, actions in zip(bins, chosen, strict=True)
             ]
         },
+        shard=shard,
     )
 
 
@@ -95,6 +99,14 @@ def chosen_actions(counts: Mapping[Action, int], most: int) -> list[tuple[Action
         families[best[:2]] += 1
         chosen.append((best, left.pop(best)))
     return chosen
+
+
+def _between(events: Events | None, after: int, until: int, known_until: int) -> Events | None:
+    """The events of an open and closed interval that were known before ``known_until``."""
+    if events is None:
+        return None
+    within = (events.event_at > after) & (events.event_at <= until) & (events.known_at < known_until)
+    return events.take(within)
 
 
 def _actions(

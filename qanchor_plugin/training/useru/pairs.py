@@ -9,11 +9,20 @@ import pyarrow as pa
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.schemas import USERU_PAIRS
+from qanchor_plugin.training.useru.plan import is_held_out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One query and its answer about a user at a cutoff (microseconds since 1970 UTC)."""
+    """One query and its answer about a user at a cutoff (microseconds since 1970 UTC).
+
+    Attributes:
+        kind: ``future``, ``uqa`` or ``outcome``.
+        topic: a ``uqa`` topic's name, or the action of an ``outcome``.
+        evidence: JSON-like, for a person to read beside it.
+        alternatives: every answer of the scale, the given one among them; none for free text.
+        shard: number of the block of users that it belongs to.
+    """
 
     user: bytes
     user_key: str
@@ -24,6 +33,13 @@ class Pair:
     answer: str
     generator: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    alternatives: tuple[str, ...] = ()
+    shard: int = 0
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the user is kept from training."""
+        return is_held_out(self.user)
 
 
 def pairs_table(pairs: Iterable[Pair]) -> pa.Table:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from qanchor_plugin.errors import LakeError
 
+WAIT_SECONDS = 60.0
+"""How long one process waits while another writes."""
+
 
 class PromptCache:
-    """A small SQLite file; safe from several threads, each answer committed when it is put."""
+    """A small SQLite file; safe from several threads and processes, each answer committed when it is put."""
 
     def __init__(self, path: str | Path) -> None:
         """Opens ``path``, making it where it does not exist.
@@ -18,7 +21,7 @@ class PromptCache:
         """
         self._lock = threading.Lock()
         try:
-            self._connection = sqlite3.connect(path, check_same_thread=False)
+            self._connection = sqlite3.connect(path, timeout=WAIT_SECONDS, check_same_thread=False)
             with self._connection:
                 self._connection.execute(
                     "create table if not exists answers (digest text primary key, content text not null)"

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from qanchor_plugin.training.useru.build import PairCounts
+from qanchor_plugin.training.useru.counts import PairCounts
 from qanchor_plugin.training.useru.pairs import Pair
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;width:100%}td,th{border-top:1px solid #ccc;padding:.6rem;vertical-align:top;
 text-align:left}td.evidence{font-size:13px;color:#444;width:38%}.query{font-weight:600}"""
-MAX_FACTS = 12
 
 
 def sample_page(pairs: Sequence[Pair], counts: PairCounts) -> str:
@@ -22,7 +21,8 @@ def sample_page(pairs: Sequence[Pair], counts: PairCounts) -> str:
     shares = (
         f"{counts.num_uqa} of {counts.num_asked} drafts became pairs ({counts.yield_share:.1%}); of "
         f"{counts.num_claims} claims {counts.corrected_share:.1%} were corrected and "
-        f"{counts.dropped_share:.1%} dropped; {counts.num_future} pairs tell the future by rule."
+        f"{counts.dropped_share:.1%} dropped; {counts.num_future} pairs tell the future and "
+        f"{counts.num_outcome} the count of one action by rule."
     )
     figures = ", ".join(f"{one.name} {getattr(counts, one.name)}" for one in fields(counts))
     return (
@@ -54,5 +54,7 @@ def _evidence(evidence: Any) -> list[str]:
         f"{fact['days_ago']} days ago)"
         for fact in evidence.get("facts", [])
     ]
-    more = [f"and {len(facts) - MAX_FACTS} more"] if len(facts) > MAX_FACTS else []
-    return [*evidence.get("texts", []), *facts[:MAX_FACTS], *more]
+    left_out = evidence.get("num_facts", len(facts)) - len(facts)
+    more = [f"and {left_out} more"] if left_out else []
+    counted = [f"{evidence['count']} in {evidence['days']} days"] if "days" in evidence else []
+    return [*evidence.get("texts", []), *facts, *more, *counted]

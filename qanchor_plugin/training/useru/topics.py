@@ -113,6 +113,12 @@ def is_about(topic: Topic, text: str) -> bool:
 
 
 @lru_cache(maxsize=200_000)
+def topics_about(text: str) -> frozenset[str]:
+    """Names of the topics that ``text`` is about."""
+    return frozenset(topic.name for topic in TOPICS if is_about(topic, text))
+
+
+@lru_cache(maxsize=200_000)
 def _word_forms(text: str) -> frozenset[str]:
     """The words of ``text`` in lower case, and each without an ending s or es."""
     words = _WORDS.findall(text.lower())

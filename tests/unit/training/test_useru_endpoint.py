@@ -1,9 +1,6 @@
 """The endpoint client against a real HTTP server on this machine."""
 
 import json
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -16,58 +13,12 @@ from qanchor_plugin.training.useru.generator import Request
 from qanchor_plugin.training.useru.prompt import prompt_messages, read_draft
 from qanchor_plugin.training.useru.prompt_cache import PromptCache
 from qanchor_plugin.training.useru.topics import TOPICS
+from tests.unit.training.llm_endpoint import Endpoint
 from tests.unit.training.useru_world import DAY, PROFILE, World
 
 GOOD = json.dumps(
     {"query": "Does this user drink beer?", "claims": [{"kind": "count", "about": "BEER", "value": 2}]}
 )
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers from a list of (status, content, seconds of delay); the last one for ever."""
-
-    def __init__(self, *script: tuple[int, str, float]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.script, self.seen, self.at = list(script), [], []
-        self.lock = threading.Lock()
-        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    def __enter__(self) -> "Endpoint":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.thread.join()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.seen.append((self.path, self.headers.get("Authorization"), body))
-            self.server.at.append(time.monotonic())
-            script = self.server.script
-            status, content, delay = script.pop(0) if len(script) > 1 else script[0]
-        time.sleep(delay)
-        answer = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
-        try:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            if status == 429:
-                self.send_header("Retry-After", "0")
-            self.end_headers()
-            self.wfile.write(answer)
-        except ConnectionError:
-            self.close_connection = True  # the client gave up waiting
-
-    def log_message(self, *_: object) -> None:
-        """Silent."""
 
 
 @pytest.fixture
@@ -127,6 +78,22 @@ def test_a_slow_endpoint_is_tried_again_then_named(asked, cache):
         slow = generator(server, cache, timeout_seconds=0.05, max_attempts=2)
         with pytest.raises(BackendError, match="failed 2 times, last: ReadTimeout"):
             slow.generate(asked[:1])
+
+
+def test_one_request_that_never_comes_back_loses_nothing_else(asked, cache):
+    with Endpoint((200, GOOD, 0), (503, "", 0), (503, "", 0), (200, GOOD, 0)) as server:
+        drafts = generator(server, cache, max_attempts=2).generate(asked)
+        assert [draft is None for draft in drafts] == [False, True, False, False]
+        assert all(generator(server, cache).generate(asked))  # asked again, it came
+        assert len(server.seen) == 6
+
+
+def test_an_endpoint_that_goes_down_stops_the_run(asked, cache):
+    with Endpoint((200, GOOD, 0), (503, "", 0)) as server:
+        asking = generator(server, cache, max_attempts=1, max_given_up=2)
+        with pytest.raises(BackendError, match="failed 1 times, last: HTTP 503"):
+            asking.generate(asked * 9)
+        assert asking.estimate(asked).num_cached == 1
 
 
 def test_a_dead_endpoint_is_named(asked, cache):

@@ -1,6 +1,7 @@
 """UserU pairs by hand: the future by rule, grounded answers, reflection, no leak."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,10 +20,11 @@ from qanchor_plugin.training.useru import (
     pairs_table,
     reflect,
 )
-from qanchor_plugin.training.useru.build import keyword_relevance, user_cutoffs
+from qanchor_plugin.training.useru.build import keyword_relevance
 from qanchor_plugin.training.useru.claims import worded
 from qanchor_plugin.training.useru.evidence import evidence_of
 from qanchor_plugin.training.useru.future import chosen_actions
+from qanchor_plugin.training.useru.plan import is_held_out, shard_cutoffs, shard_of
 from qanchor_plugin.training.useru.sample_page import sample_page
 from qanchor_plugin.training.useru.topics import TOPIC_OF_NAME, is_about
 from tests.unit.training.useru_world import DAY, PROFILE, World
@@ -163,13 +165,15 @@ def users(world: World, num_users: int = 3):
     ]
 
 
-PLAN = PairPlan(known_until=200 * DAY, num_cutoffs=3, num_topics=4, num_absent=1)
+PLAN = PairPlan(known_until=200 * DAY, num_cutoffs=3, num_topics=4, num_absent=1, bins=(7, 30))
 
 
 def test_pairs_of_users_with_counts(world):
     counts = PairCounts()
     pairs = list(build_pairs(users(world), PROFILE, world.text_of, PLAN, GroundedGenerator(), counts=counts))
     assert counts.num_users == 3
+    assert counts.num_outcome == sum(pair.kind == "outcome" for pair in pairs) > 0
+    assert counts.num_pairs == len(pairs)
     assert counts.num_future == sum(pair.kind == "future" for pair in pairs) == 9
     assert counts.num_uqa == counts.num_asked == sum(pair.kind == "uqa" for pair in pairs)
     assert (counts.yield_share, counts.corrected_share, counts.dropped_share) == (1.0, 0.0, 0.0)
@@ -180,11 +184,15 @@ def test_pairs_of_users_with_counts(world):
     table = pairs_table(pairs)
     assert table.num_rows == len(pairs)
     assert table["cutoff"].cast("int64").to_pylist() == [pair.cutoff for pair in pairs]
-    assert "facts" in json.loads(table["evidence"][-1].as_py())
+    assert table["held_out"].to_pylist() == [is_held_out(pair.user) for pair in pairs]
+    assert all((pair.answer in pair.alternatives) == (pair.kind == "outcome") for pair in pairs)
+    facts = [json.loads(one) for one in table["evidence"].to_pylist() if "facts" in one]
+    assert len(facts) == counts.num_uqa
+    assert all(len(one["facts"]) == one["num_facts"] for one in facts)
 
 
 def test_pairs_read_nothing_from_known_until_on(world):
-    plan = PairPlan(known_until=100 * DAY, num_cutoffs=3, num_topics=4)
+    plan = PairPlan(known_until=100 * DAY, num_cutoffs=3, num_topics=4, bins=(7, 30))
     whole = users(world)
     cut = [
         type(one)(
@@ -197,17 +205,60 @@ def test_pairs_read_nothing_from_known_until_on(world):
     made = [list(build_pairs(one, PROFILE, world.text_of, plan, GroundedGenerator())) for one in (whole, cut)]
     assert made[0] == made[1]
     assert made[0]
-    assert all(pair.cutoff + 60 * DAY < 100 * DAY for pair in made[0])
+    assert {pair.kind for pair in made[0]} == {"future", "uqa", "outcome"}
+    assert all(pair.cutoff + 30 * DAY < 100 * DAY for pair in made[0])
 
 
-def test_cutoffs_lie_in_the_users_own_history(world):
-    history = users(world, 1)[0]
-    cutoffs = user_cutoffs(history, PROFILE, PLAN)
-    assert len(cutoffs) == 3
-    assert cutoffs == sorted(cutoffs)
-    assert cutoffs[0] >= 1.1 * DAY
-    assert cutoffs[-1] < 140 * DAY
-    assert user_cutoffs(world.history(2, [(190, "x", "X", "")]), PROFILE, PLAN) == []
+def test_what_became_known_too_late_is_not_read(world):
+    plan = PairPlan(known_until=100 * DAY, num_cutoffs=3, num_topics=4)
+    late = [
+        type(one)(
+            user=one.user,
+            user_key=one.user_key,
+            events={
+                name: replace(e, known_at=e.known_at + 200 * DAY * (e.event_at > 40 * DAY))
+                for name, e in one.events.items()
+            },
+        )
+        for one in users(world)
+    ]
+    cut = [
+        type(one)(
+            user=one.user,
+            user_key=one.user_key,
+            events={name: e.take(e.event_at <= 40 * DAY) for name, e in one.events.items()},
+        )
+        for one in users(world)
+    ]
+    made = [list(build_pairs(one, PROFILE, world.text_of, plan, GroundedGenerator())) for one in (late, cut)]
+    assert made[0] == made[1]
+    assert made[0]
+
+
+def test_cutoffs_are_the_shards_own_one_in_each_part(world):
+    cutoffs = shard_cutoffs(users(world), PROFILE, PLAN, shard=0)
+    # the first event is on day 1.1; 30 days of warm-up; 30 days before day 200 is the last instant
+    edges = np.linspace(31.1, 170, 4)
+    assert [
+        bool(low <= one / DAY <= high) for low, one, high in zip(edges, cutoffs, edges[1:], strict=False)
+    ] == [True] * 3
+    assert shard_cutoffs(users(world), PROFILE, PLAN, shard=1) != cutoffs
+    late = [world.history(2, [(190, "x", "X", "")])]
+    assert shard_cutoffs(late, PROFILE, PLAN, shard=0) == []
+
+
+def test_one_odd_early_event_moves_no_cutoff(world):
+    odd = [*users(world, 6), world.history(9, [(-9000, "x", "X", "")])]
+    assert min(shard_cutoffs(odd, PROFILE, PLAN, shard=0)) > 31 * DAY
+
+
+def test_shards_and_held_out_users_are_even_and_fixed():
+    keys = [number.to_bytes(8, "little") for number in range(4000)]
+    shards = np.bincount([shard_of(key, seed=3, num_shards=8) for key in keys])
+    assert len(shards) == 8
+    assert abs(shards - 500).max() < 5 * 500**0.5
+    assert shard_of(b"user", seed=0, num_shards=1000) == 0xDB9A6163 % 1000
+    assert abs(sum(map(is_held_out, keys)) - 200) < 5 * 200**0.5
 
 
 class LyingGenerator:
