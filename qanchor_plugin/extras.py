@@ -15,6 +15,9 @@ EXTRA_OF_MODULE = {
     "deltalake": "worker",
     "sklearn": "train",
     "matplotlib": "train",
+    "accelerate": "train",
+    "peft": "train",
+    "tensorboard": "train",
 }
 
 

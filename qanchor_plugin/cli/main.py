@@ -6,7 +6,20 @@ from collections.abc import Sequence
 
 import typer
 
-from qanchor_plugin.cli import doctor, embed, init, preview, purge, refresh, scenarios, status
+from qanchor_plugin.cli import (
+    doctor,
+    embed,
+    evaluate,
+    init,
+    pairs,
+    preview,
+    purge,
+    refresh,
+    scenarios,
+    status,
+    train,
+    tune,
+)
 from qanchor_plugin.cli.output import err
 from qanchor_plugin.errors import QAnchorError
 
@@ -38,6 +51,10 @@ app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("scenarios", epilog=scenarios.EXAMPLES)(scenarios.scenarios)
 app.command("embed", epilog=embed.EXAMPLES)(embed.embed)
 app.command("refresh", epilog=refresh.EXAMPLES)(refresh.refresh)
+app.command("train", epilog=train.EXAMPLES)(train.train)
+app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("pairs", epilog=pairs.EXAMPLES)(pairs.pairs)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 

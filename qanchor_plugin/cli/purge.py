@@ -41,13 +41,14 @@ def lake_parts(lake: Path) -> dict[str, int]:
     Raises:
         LakeError: the folder holds things that are not a lake's: it is not removed.
     """
-    from qanchor_plugin.schemas import TABLES
+    from qanchor_plugin.schemas import PAIRS_TABLE, TABLES
 
     if "://" in str(lake) or ":/" in str(lake):
         raise LakeError(f"lake {str(lake)!r} is not a local folder; remove it with its own store's tools.")
     if not lake.is_dir():
         return {}
-    foreign = sorted(one.name for one in lake.iterdir() if one.name not in TABLES and one.name[0] not in "._")
+    ours = {*TABLES, PAIRS_TABLE}
+    foreign = sorted(one.name for one in lake.iterdir() if one.name not in ours and one.name[0] not in "._")
     if foreign:
         raise LakeError(
             f"{lake} also holds {foreign}, which are not ours; nothing was removed. Move them away first."

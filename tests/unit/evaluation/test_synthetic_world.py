@@ -132,6 +132,23 @@ def test_texts_have_a_vocabulary_and_hide_the_interest():
     assert not any(word in text for word in hidden for text in every)
 
 
+def test_opaque_names_change_words_and_nothing_else():
+    plain, named = World(num_users=300, seed=7), World(num_users=300, seed=7, num_opaque=4)
+    before, after = whole(plain), whole(named)
+    for name in ("labels", "truth", "latents", "tabular"):
+        assert before[name].equals(after[name])
+    assert (world_thing_counts(before, 300) == world_thing_counts(after, 300)).all()
+    assert items(4)[:10].tolist() == [
+        "concert ticket", items(10)[1], "guitar strings", items(10)[3], "live session", items(10)[5],
+        "headphones", items(10)[7], "band merchandise", "karaoke room",
+    ]  # fmt: skip
+    assert items(10)[-10:].tolist() == items()[-10:].tolist()
+    assert len({*items().tolist(), *items(10).tolist()}) == 250 + 240
+    assert len(set(texts("searches", 4).tolist())) == 2_000
+    with pytest.raises(InputDataError, match="0 to 10"):
+        World(num_users=1, num_opaque=11)
+
+
 def test_the_declared_profile_renders_its_tables(tables):
     profile = synthetic_profile("data/synthetic")
     assert [modality.name for modality in profile.modalities] == [*MODALITIES, "tabular"]

@@ -1,0 +1,82 @@
+"""The synthetic world through the ordinary jobs: a lake, pairs before the cutoff, and embeddings two ways."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from benchmarks.world.data import make_data
+from benchmarks.world.declarations import ASKED, Place
+from benchmarks.world.embed import embed_directly, embed_through_feast, entity_keys, largest_difference
+from benchmarks.world.lake import make_lake
+from benchmarks.world.margin import FUTURE_BINS, future_cutoff, towers_of
+from benchmarks.world.training import PAIRS, fit_meaning_space, lake_of_share, make_pairs
+from qanchor_plugin.backend import LocalBackend
+from qanchor_plugin.backend.protocol import Ask
+from qanchor_plugin.engine import QueryAnchorEngine
+from qanchor_plugin.engine.config import DEMO
+from qanchor_plugin.evaluation.synthetic import World
+from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES
+from qanchor_plugin.sequence.slice import MICROS_PER_DAY
+from qanchor_plugin.training.useru.future import future_query
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+USERS = range(30)
+
+
+@pytest.fixture(scope="module")
+def place(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    made = Place(folder=tmp_path_factory.mktemp("world"), world=World(num_users=60, seed=5, events_scale=0.3))
+    rows = make_data(made)
+    counts = make_lake(made)
+    assert counts["events"] == sum(rows[name] for name in (*MODALITIES, "tabular"))
+    assert counts["texts"] == counts["vectors"] > 250
+    return made
+
+
+def test_a_second_lake_is_no_work(place: Place) -> None:
+    assert make_lake(place) == {"events": 0, "texts": 0, "vectors": 0}
+
+
+def test_feast_and_the_engine_give_the_same_embeddings(place: Place, tmp_path: Path) -> None:
+    direct = embed_directly(place, "demo", ASKED, USERS)
+    through_feast = embed_through_feast(place, "demo", ASKED, USERS, tmp_path / "store")
+    assert list(direct) == list(through_feast) == list(ASKED)
+    assert direct["concert"].shape == (30, 128)
+    assert largest_difference(direct, through_feast) < 1e-5
+    assert largest_difference(direct, {**direct, "money": direct["fraud"]}) > 0.01
+
+
+def test_pairs_end_before_the_cutoff_and_a_share_of_them_is_a_share_of_users(place: Place) -> None:
+    num_pairs = make_pairs(place, questions_per_shard=8)
+    pairs = DeltaTable(str(place.lake / PAIRS)).to_pyarrow_table()
+    assert pairs.num_rows == num_pairs > 0
+    assert set(pairs["kind"].to_pylist()) == {"future", "outcome"}
+    latest = max(at.timestamp() for at in pairs["cutoff"].to_pylist()) * 1_000_000
+    assert latest + 30 * MICROS_PER_DAY < place.cutoff_us
+    share = lake_of_share(place, 0.5)  # one shard holds all 60: half of it is at least one
+    assert DeltaTable(str(share / PAIRS)).to_pyarrow_table().num_rows == num_pairs
+    assert (share / "behaviour_sequences").resolve() == (place.lake / "behaviour_sequences").resolve()
+
+
+def test_the_towers_read_users_as_the_backend_does(place: Place) -> None:
+    engine = QueryAnchorEngine.load("demo", device="cpu")
+    user, answer = towers_of(place, engine, list(USERS))
+    ask = Ask(profile=place.profile, query=future_query(FUTURE_BINS), engine="demo")
+    keys = entity_keys(place.profile.entities[0], USERS)
+    served = LocalBackend(place.settings()).embed(keys, future_cutoff(place), [ask])
+    expected = np.array([one[0].embedding for one in served if one[0] is not None])
+    np.testing.assert_allclose(user, expected, atol=5e-3)  # stored tokens are float16
+    np.testing.assert_allclose(np.linalg.norm(answer, axis=1), 1.0, atol=1e-5)
+
+
+def test_the_meaning_space_is_that_of_the_lakes_texts(place: Place) -> None:
+    engine = QueryAnchorEngine.untrained(DEMO, device="cpu")
+    before = engine.modules.space.basis.clone()
+    fit_meaning_space(engine, place.lake)
+    basis = engine.modules.space.basis.numpy()
+    np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-4)
+    assert float((engine.modules.space.basis - before).abs().max()) > 0.01

@@ -1,0 +1,163 @@
+"""The Journey's evaluation: what is asked, which tables come out, how they become results."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from benchmarks import results
+from feast_repo.evaluation.paraphrases import FIXED_QUERY, PARAPHRASES
+from feast_repo.evaluation.questions import by_kind, questions, right_queries, wrong_task
+from feast_repo.evaluation.results import keep_tables
+from feast_repo.evaluation.study import FIXED, REWORDED, RIGHT, WITH_COUNTS, WRONG, Study
+from feast_repo.evaluation.tables import Engines, readme_tables
+from feast_repo.evaluation.training import keep_share, linked_lake, user_number
+from feast_repo.evaluation.tuned import fold_ranks
+from qanchor_plugin.evaluation.comparison import Comparison
+from qanchor_plugin.evaluation.folds import fixed_folds
+from qanchor_plugin.evaluation.report.tables import Figure
+from qanchor_plugin.evaluation.tasks import SELECTION_CUT, TASKS, TaskTable
+
+RNG = np.random.default_rng(2)
+LABELS = {task: np.random.default_rng(place).random(90) < 0.4 for place, task in enumerate(TASKS)}
+SKIPPED = "CoLES 128-d, LR"
+
+
+def test_43_different_questions_are_asked() -> None:
+    asked = questions()
+    assert len(asked) == len(set(asked.values())) == 7 + 35 + 1
+    assert list(asked)[:7] == list(TASKS)
+    assert asked["fixed"] == FIXED_QUERY
+    assert asked["pet_5"] == PARAPHRASES["pet"][4]
+    assert right_queries()["beer"] == "Will this household buy beer or ale?"
+
+
+def test_the_wrong_query_is_the_next_tasks() -> None:
+    assert wrong_task("redeem") == "no_purchase"
+    assert wrong_task("beer") == "redeem"
+    vectors = {name: np.full((3, 2), place, np.float32) for place, name in enumerate(questions())}
+    kinds = by_kind(vectors)
+    assert list(kinds) == ["right", "wrong", "fixed", *[f"wording {n}" for n in range(1, 6)]]
+    assert kinds["wrong"]["beer"] is vectors["redeem"]
+    assert kinds["fixed"]["pet"] is vectors["fixed"]
+    assert kinds["wording 3"]["pet"] is vectors["pet_3"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Ranks of two seeds, the untrained engine and one baseline; nothing is probed."""
+    made = Study(root=tmp_path_factory.mktemp("root"), work=Path("unused"), cut=SELECTION_CUT)
+    made.tasks = TaskTable(households=np.arange(90), labels=LABELS)
+    made.found = Comparison(LABELS, repeats=(0,))
+    for name in ("untrained", "trained, seed 0", "trained, seed 1"):
+        for kind in (RIGHT, WRONG, FIXED, REWORDED, WITH_COUNTS):
+            strength = {RIGHT: 2.0, WITH_COUNTS: 3.0}.get(kind, 0.5)
+            made.found.add_ranks(f"{name}, {kind}", _ranks(strength))
+    made.found.add_ranks("counts, LR", _ranks(1.0))
+    made.skipped[SKIPPED] = "not run: python -m benchmarks.coles.run"
+    return made
+
+
+def _ranks(strength: float) -> dict[str, np.ndarray]:
+    return {task: (strength * labels + RNG.normal(size=90))[None] for task, labels in LABELS.items()}
+
+
+def test_the_readmes_tables(study: Study) -> None:
+    engines = Engines(seeds=("trained, seed 0", "trained, seed 1"))
+    tables = {
+        table.name: table for table in readme_tables(study, ["counts, LR", SKIPPED], engines, "make evaluate")
+    }
+    assert list(tables) == [
+        f"quality-{name}" for name in ("auc", "ks", "gains", "queries", "query-gains", "seeds")
+    ]
+    auc = dict(tables["quality-auc"].rows)
+    assert list(auc) == [
+        SKIPPED, "counts, LR", "untrained engine, right", "trained engine, right",
+        "untrained engine, right and counts", "trained engine, right and counts",
+    ]  # fmt: skip
+    assert auc[SKIPPED][0] == "not run: python -m benchmarks.coles.run"
+    trained = auc["trained engine, right"][-1]
+    assert isinstance(trained, Figure)
+    assert (trained.num_seeds, trained.num_users) == (2, 90)
+    seeds = [cells[-1].value for _, cells in tables["quality-seeds"].rows]
+    assert trained.value == pytest.approx(np.mean(seeds))
+    gains = dict(tables["quality-gains"].rows)
+    assert list(gains) == ["trained engine, right - counts, LR", "trained engine, right - untrained"]
+    assert gains["trained engine, right - counts, LR"][-1].value == pytest.approx(
+        trained.value - auc["counts, LR"][-1].value
+    )
+    asked = dict(tables["quality-query-gains"].rows)
+    assert "trained engine, right - wrong" in asked
+    assert len(tables["quality-queries"].rows) == 4 * 2
+
+
+def test_without_a_training_the_untrained_engine_stands_alone(study: Study) -> None:
+    tables = readme_tables(study, ["counts, LR"], Engines(seeds=()), "c")
+    assert "quality-seeds" not in {table.name for table in tables}
+    assert [name for name, _ in tables[2].rows] == ["untrained engine, right - counts, LR"]
+
+
+def test_tables_become_results_and_results_a_grid(study: Study, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    engines = Engines(seeds=("trained, seed 0", "trained, seed 1"))
+    keep_tables(readme_tables(study, ["counts, LR", SKIPPED], engines, "make evaluate"))
+    written = (tmp_path / "quality.json").read_text()
+    assert all("null" not in line for line in written.splitlines())
+    json.loads(written)
+    rows = [row for row in results.load(tmp_path / "quality.json") if row.table == "quality-auc"]
+    shown = results.table_of(rows)
+    assert "| | " + " | ".join([*TASKS, "mean"]) + " |" in shown
+    assert f"| {SKIPPED} | not run: python -m benchmarks.coles.run |  |" in shown
+    trained = next(row for row in rows if row.row == "trained engine, right" and row.column == "mean")
+    assert f"{trained.value:.3f} ± {trained.standard_error:.3f} |" in shown
+    assert (
+        "n = 90; ± is one standard error over bootstrapped users; trained rows are the mean of 2 seeds"
+        in shown
+    )
+    assert "Measured by `make evaluate` on" in shown
+
+
+def test_each_fold_is_scored_from_its_own_prompt() -> None:
+    labels = LABELS["pet"]
+    folds = fixed_folds(labels, repeats=(0,), num_folds=3)[0]
+    knows = np.where(labels, 1.0, -1.0)[:, None] + 0.1 * RNG.normal(size=(90, 1))
+    noise = RNG.normal(size=(90, 1))
+    ranks = fold_ranks([knows, noise, noise], labels, folds)
+    assert ranks.shape == (1, 90)
+    assert np.isfinite(ranks).all()
+    test = folds[0][1]
+    assert ranks[0, test][labels[test]].min() > ranks[0, test][~labels[test]].max()
+    other = folds[1][1]
+    assert ranks[0, other][labels[other]].min() < ranks[0, other][~labels[other]].max()
+
+
+def test_a_lake_of_pairs_shows_the_stores_tables_and_writes_its_own(tmp_path: Path) -> None:
+    lake, own = tmp_path / "lake", tmp_path / "own"
+    for name in ("behaviour_sequences", "useru_pairs", "job_runs"):
+        (lake / name).mkdir(parents=True)
+    (lake / "behaviour_sequences" / "part").write_text("rows")
+    linked_lake(lake, own)
+    assert (own / "behaviour_sequences" / "part").read_text() == "rows"
+    assert not (own / "useru_pairs").exists()
+    assert not (own / "job_runs").exists()
+    linked_lake(lake, own)
+    assert (lake / "behaviour_sequences" / "part").exists()
+
+
+def test_a_share_of_users_keeps_the_held_out_and_holds_the_smaller_share(tmp_path: Path) -> None:
+    users = [b"%d" % number for number in range(200)]
+    rows = pa.table({"user": users * 2, "held_out": ([True] * 20 + [False] * 180) * 2, "shard": [0] * 400})
+    kept = {}
+    for share in (0.3, 0.6):
+        write_deltalake(tmp_path / f"{share}", rows, partition_by=["shard"])
+        keep_share(tmp_path / f"{share}", share)
+        left = DeltaTable(tmp_path / f"{share}").to_pyarrow_table()
+        kept[share] = set(left["user"].to_pylist())
+        expected = {one for one in users[20:] if user_number(one) < share} | set(users[:20])
+        assert kept[share] == expected
+        assert len(left) == 2 * len(expected)
+    assert kept[0.3] < kept[0.6]
+    assert 60 < len(kept[0.3]) < 100
