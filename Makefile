@@ -3,9 +3,11 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 PY := $(VENV)/bin/python
 NOT_SLOW := not slow and not gpu
+CUT ?= selection
+FULL ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all lint bench results lock clean clean-data
+.PHONY: help env demo test test-all lint bench evaluate results lock clean clean-data
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -31,6 +33,10 @@ lint: env  ## Static checks: ruff, formatting, types, import layers
 
 bench: env  ## Measure speed and memory into results/performance.json
 	@$(PY) -m benchmarks.run
+
+evaluate: env  ## Every figure of quality, and its pictures (CUT=final once a seed; FULL=1 ablations too)
+	@$(PY) -m feast_repo.evaluation --cut $(CUT) $(if $(FULL),--full)
+	@$(PY) -m benchmarks.results
 
 results: env  ## Render the tables of README and docs from results/*.json
 	@$(PY) -m benchmarks.results

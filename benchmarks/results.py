@@ -25,18 +25,25 @@ class Row:
 
     Attributes:
         table, row: where it stands.
-        value, unit: what was measured.
+        column: of a table with several figures a row; None is the plain list of figures.
+        title: what such a table shows.
+        value, unit: what was measured; no value where ``note`` says why.
         baseline, baseline_name: the peer's figure of the same run.
         ratio: how many times better than the baseline; above 1 is good.
         n, seeds: sample size and number of seeds.
         standard_error: of ``value``.
+        spread: standard deviation of ``value`` over the seeds.
+        signed: the value is a difference.
+        note: words instead of a figure.
         command: what regenerates it.
         machine: where it was measured.
     """
 
     table: str
     row: str
-    value: float
+    column: str | None = None
+    title: str | None = None
+    value: float | None = None
     unit: str
     baseline: float | None = None
     baseline_name: str | None = None
@@ -44,6 +51,9 @@ class Row:
     n: int | None = None
     seeds: int | None = None
     standard_error: float | None = None
+    spread: float | None = None
+    signed: bool | None = None
+    note: str | None = None
     command: str
     machine: str
 
@@ -62,8 +72,13 @@ def keep(name: str, rows: Iterable[Row]) -> Path:
     path.parent.mkdir(exist_ok=True)
     tables = {row.table for row in rows}
     others = [row for row in load(path) if row.table not in tables]
-    body = [asdict(row) for row in [*others, *rows]]
-    path.write_text(json.dumps(body, indent=1) + "\n")
+    lines = [
+        json.dumps(
+            {name: value for name, value in asdict(row).items() if value is not None}, ensure_ascii=False
+        )
+        for row in [*others, *rows]
+    ]
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
     return path
 
 
@@ -76,6 +91,8 @@ def load(path: Path) -> list[Row]:
 
 def table_of(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table; a column that no row uses is left out."""
+    if any(row.column is not None for row in rows):
+        return grid_of(rows)
     against = any(row.baseline is not None for row in rows)
     sampled = any(row.n is not None for row in rows)
     header = ["", "measured", *(["against", "ratio"] if against else []), *(["n"] if sampled else [])]
@@ -87,10 +104,27 @@ def table_of(rows: Sequence[Row]) -> str:
         if sampled:
             cells.append("" if row.n is None else f"{row.n:,}")
         lines.append("| " + " | ".join(cells) + " |")
-    lines.append("")
-    lines.append("Measured by " + ", ".join(f"`{c}`" for c in sorted({row.command for row in rows})))
-    lines[-1] += " on " + ", ".join(sorted({row.machine for row in rows})) + "."
-    return "\n".join(lines)
+    return "\n".join([*lines, "", measured_by(rows)])
+
+
+def grid_of(rows: Sequence[Row]) -> str:
+    """Rows and columns of figures with their standard errors; below, what stands behind them."""
+    columns = list(dict.fromkeys(row.column or "" for row in rows))
+    by_name: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_name.setdefault(row.row, {})[row.column or ""] = row
+    lines = [f"{rows[0].title or rows[0].table}:", "", "| | " + " | ".join(columns) + " |"]
+    lines.append("| --- |" + " ---: |" * len(columns))
+    for name, cells in by_name.items():
+        shown = [_cell(cells[column]) if column in cells else "" for column in columns]
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return "\n".join([*lines, "", _behind(rows) + measured_by(rows)])
+
+
+def measured_by(rows: Sequence[Row]) -> str:
+    """The sentence that says with what and where."""
+    commands = ", ".join(f"`{command}`" for command in sorted({row.command for row in rows}))
+    return f"Measured by {commands} on {', '.join(sorted({row.machine for row in rows}))}."
 
 
 def rendered(text: str, rows: Sequence[Row]) -> str:
@@ -99,7 +133,8 @@ def rendered(text: str, rows: Sequence[Row]) -> str:
     def fill(match: re.Match[str]) -> str:
         name = match["table"]
         chosen = [row for row in rows if row.table == name]
-        body = table_of(chosen) if chosen else "Not measured yet: run `make bench`."
+        target = "evaluate" if name.startswith("quality") else "bench"
+        body = table_of(chosen) if chosen else f"Not measured yet: run `make {target}`."
         return f"<!-- results: {name} -->\n{body}\n<!-- /results -->"
 
     return _BLOCK.sub(fill, text)
@@ -135,7 +170,30 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if differing and "--check" in arguments else 0
 
 
+def _cell(row: Row) -> str:
+    if row.value is None:
+        return row.note or ""
+    value = f"{row.value:+.3f}" if row.signed else f"{row.value:.3f}"
+    return value if row.standard_error is None else f"{value} ± {row.standard_error:.3f}"
+
+
+def _behind(rows: Sequence[Row]) -> str:
+    users = sorted({row.n for row in rows if row.n is not None})
+    if not users:
+        return ""
+    text = f"n = {', '.join(f'{one:,}' for one in users)}; ± is one standard error over bootstrapped users"
+    seeds = max((row.seeds or 0 for row in rows), default=0)
+    if seeds:
+        text += f"; trained rows are the mean of {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    spreads = [row.spread for row in rows if row.spread is not None]
+    if spreads:
+        text += f", whose figures differ by a standard deviation of at most {max(spreads):.3f}"
+    return text + ". "
+
+
 def _figure(row: Row) -> str:
+    if row.value is None:
+        return row.note or ""
     error = "" if row.standard_error is None else f" ± {row.standard_error:.3g}"
     return f"{row.value:.4g}{error} {row.unit}".strip()
 

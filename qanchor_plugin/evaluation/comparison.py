@@ -1,6 +1,6 @@
 """Models side by side on the same tasks, folds and bootstraps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.evaluation.bootstrap import bootstrap_metrics, bootstrap_weights, standard_error
-from qanchor_plugin.evaluation.folds import fixed_folds
+from qanchor_plugin.evaluation.folds import NUM_FOLDS, REPEATS, fixed_folds
 from qanchor_plugin.evaluation.metrics import Float64
 from qanchor_plugin.evaluation.probe import Scorer, logistic_probe, out_of_fold_ranks
 
@@ -31,11 +31,20 @@ class Estimate:
 class Comparison:
     """Scores of models over tasks; every figure comes with a paired bootstrap standard error."""
 
-    def __init__(self, labels: Mapping[str, npt.NDArray[np.bool_]], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        labels: Mapping[str, npt.NDArray[np.bool_]],
+        *,
+        seed: int = 0,
+        repeats: tuple[int, ...] = REPEATS,
+        num_folds: int = NUM_FOLDS,
+    ) -> None:
         """Folds and bootstraps are fixed here, once.
 
         Args:
             labels: by task, (n,) bool, the same users in ascending order.
+            seed: of the bootstraps.
+            repeats, num_folds: see :func:`..folds.fixed_folds`.
 
         Raises:
             InputDataError: no task, different lengths, or a task with too few of a class.
@@ -45,7 +54,9 @@ class Comparison:
             raise InputDataError(f"tasks have {sizes} labels; give one task or more, of the same users.")
         self.labels = {task: np.asarray(one, bool) for task, one in labels.items()}
         self.num_users = len(next(iter(self.labels.values())))
-        self.folds = {task: fixed_folds(one) for task, one in self.labels.items()}
+        self.folds = {
+            task: fixed_folds(one, repeats=repeats, num_folds=num_folds) for task, one in self.labels.items()
+        }
         self._weights = bootstrap_weights(self.num_users, seed=seed)
         self._metrics: dict[str, dict[str, Float64]] = {}
 
@@ -74,6 +85,24 @@ class Comparison:
         self._metrics[model] = {
             task: bootstrap_metrics(labels, ranks[task], self._weights)
             for task, labels in self.labels.items()
+        }
+
+    def add_mean(self, model: str, members: Sequence[str]) -> None:
+        """The mean of several models' figures (seeds, wordings) as a model of its own.
+
+        Its standard error is that of the mean over the same bootstrapped users; differences stay paired.
+
+        Raises:
+            InputDataError: no member, or one that was not added.
+        """
+        absent = [one for one in members if one not in self._metrics]
+        if absent or not members:
+            raise InputDataError(
+                f"the mean {model!r} is of {list(members)}, and {absent} are not among the models "
+                f"{list(self._metrics)}; add those first."
+            )
+        self._metrics[model] = {
+            task: np.mean([self._metrics[one][task] for one in members], axis=0) for task in self.labels
         }
 
     def estimate(self, model: str, task: str = MEAN, metric: str = "auc") -> Estimate:

@@ -32,7 +32,7 @@ _SHARD, _BATCH, _HELD_OUT = 1, 2, 3
 
 @dataclass(frozen=True, kw_only=True)
 class PairBatch:
-    """One optimisation step's input: B readings, P pairs about them.
+    """One optimisation step's input: B readings, P pairs about them, and T answers that are told, not asked.
 
     Attributes:
         readings: B, each once.
@@ -40,6 +40,8 @@ class PairBatch:
         reading_of_pair: P.
         queries, answers: P.
         alternatives: P, () where the pair has none.
+        told_reading, told_answers, told_alternatives: T outcomes of the same readings whose questions are
+            not asked; an embedding of any question should tell them.
     """
 
     readings: tuple[Reading, ...]
@@ -48,6 +50,9 @@ class PairBatch:
     queries: tuple[str, ...]
     answers: tuple[str, ...]
     alternatives: tuple[tuple[str, ...], ...]
+    told_reading: tuple[int, ...] = ()
+    told_answers: tuple[str, ...] = ()
+    told_alternatives: tuple[tuple[str, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What a person needs to look into the batch: users (hex), cutoffs (microseconds) and pairs."""
@@ -68,6 +73,7 @@ class BatchPlan:
     Attributes:
         readings_per_step: users at a cutoff, one cutoff a user.
         queries_per_step: outcome questions, the same for all readings where they exist.
+        told_per_step: further outcome questions whose answers are told without being asked.
         other_pairs_per_reading: most pairs of other kinds about one reading.
         kinds: pairs of these kinds only; None takes all.
         steps_per_shard: steps in a row on one shard, so that its readings are made once.
@@ -76,8 +82,9 @@ class BatchPlan:
         seed: of every draw.
     """
 
-    readings_per_step: int = 48
-    queries_per_step: int = 12
+    readings_per_step: int = 32
+    queries_per_step: int = 8
+    told_per_step: int = 32
     other_pairs_per_reading: int = 1
     kinds: tuple[str, ...] | None = None
     steps_per_shard: int = 8
@@ -89,7 +96,13 @@ class BatchPlan:
         for name in ("readings_per_step", "steps_per_shard", "max_cached_shards"):
             if getattr(self, name) < 1:
                 raise InputDataError(f"batch plan: {name} is {getattr(self, name)}; it must be 1 or more.")
-        for name in ("queries_per_step", "other_pairs_per_reading", "held_out_batches", "seed"):
+        for name in (
+            "queries_per_step",
+            "told_per_step",
+            "other_pairs_per_reading",
+            "held_out_batches",
+            "seed",
+        ):
             if getattr(self, name) < 0:
                 raise InputDataError(f"batch plan: {name} is {getattr(self, name)}; it must be 0 or more.")
 
@@ -196,7 +209,7 @@ class PairBatches:
         return list(of_user.values())[: self.plan.readings_per_step]
 
     def _made(self, shard: ShardReadings, keys: list[int], random: np.random.Generator) -> PairBatch:
-        chosen = self._pairs(shard, keys, random)
+        chosen, told = self._pairs(shard, keys, random)
         if not chosen:
             raise InputDataError(
                 f"a batch of {len(keys)} readings has no pairs: its users have only pairs of kinds that the "
@@ -217,33 +230,39 @@ class PairBatches:
             queries=tuple(pairs.queries[place] for _, place in chosen),
             answers=tuple(pairs.answers[place] for _, place in chosen),
             alternatives=tuple(pairs.alternatives[place] for _, place in chosen),
+            told_reading=tuple(row for row, _ in told),
+            told_answers=tuple(pairs.answers[place] for _, place in told),
+            told_alternatives=tuple(pairs.alternatives[place] for _, place in told),
         )
 
     def _pairs(
         self, shard: ShardReadings, keys: list[int], random: np.random.Generator
-    ) -> list[tuple[int, int]]:
-        """(row of ``keys``, pair): the same outcome questions for all, then each reading's other pairs."""
-        questions = self._questions([shard.outcomes.get(key, {}) for key in keys], random)
-        chosen = []
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """(row of ``keys``, pair) of what is asked, and of what is told: the same outcome questions for all;
+        to what is asked, each reading's other pairs are added."""
+        drawn = self._questions([shard.outcomes.get(key, {}) for key in keys], random)
+        questions, quiet = drawn[: self.plan.queries_per_step], drawn[self.plan.queries_per_step :]
+        chosen, told = [], []
         for row, key in enumerate(keys):
             asked = shard.outcomes.get(key, {})
             chosen += [(row, asked[query]) for query in questions if query in asked]
+            told += [(row, asked[query]) for query in quiet if query in asked]
             others = shard.others.get(key, [])
             count = min(self.plan.other_pairs_per_reading, len(others))
             picked = sorted(random.choice(len(others), count, replace=False).tolist()) if count else []
             chosen += [(row, others[one]) for one in picked]
-        return chosen
+        return chosen, told
 
     def _questions(self, asked: Sequence[dict[str, int]], random: np.random.Generator) -> list[str]:
-        """Questions drawn by how many of the readings have them."""
+        """Questions to ask, then questions to tell, drawn by how many of the readings have them."""
         counts = Counter(query for one in asked for query in one)
         queries = sorted(counts)
-        count = min(self.plan.queries_per_step, len(queries))
+        count = min(self.plan.queries_per_step + self.plan.told_per_step, len(queries))
         if not count:
             return []
         weights = np.array([counts[query] for query in queries], float)
         drawn = random.choice(len(queries), count, replace=False, p=weights / weights.sum())
-        return [queries[one] for one in sorted(drawn.tolist())]
+        return [queries[one] for one in drawn.tolist()]
 
     def _count_small(self, found: int) -> None:
         self.num_small_batches += 1

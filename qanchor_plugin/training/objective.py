@@ -3,13 +3,13 @@
 - contrastive and next token (Query-as-Anchor 3.2.2), on one pair a reading, an open one if any.
 - outcome: a pair with ``alternatives`` must choose its answer among them by cosine, as a small classification
   whose classes are texts (the semantic tower's).
-- outlook: through one linear map shared by all questions, each embedding must answer the reading's OTHER
-  questions too, so that a scenario's embedding keeps what is generally known of the user.
+- outlook: through one linear map shared by all questions, each embedding must tell the reading's OTHER
+  outcomes too, so that a scenario's embedding keeps what is generally known of the user.
 
-Shape letters: B readings, P pairs, K alternatives, D embedding width.
+Shape letters: B readings, P pairs, T outcomes told, K alternatives, A answers, D embedding width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,9 @@ class ObjectivePlan:
         outcome_weight, outlook_weight: of ours.
         temperature: tau of every cosine.
         margin: c_margin of the contrastive loss's filter; None turns it off.
-        variant: of the contrastive loss, ``paper`` or ``code``.
+        variant: of the contrastive loss. The ``paper``'s masks a pair where two users look alike, and a small
+            engine's users all do at first (mean cosine .95): no negative is left, and the loss is 0. ``code``
+            masks each term by its own similarity.
         max_open_pairs: readings of a batch whose open pair is contrasted and predicted; each open answer is
             new to the sentence encoder, which costs more than all else in a step of the demo engine.
         max_answer_words: open answers are read so far.
@@ -56,7 +58,7 @@ class ObjectivePlan:
     outlook_weight: float = 1.0
     temperature: float = DEFAULT_TEMPERATURE
     margin: float | None = DEFAULT_MARGIN
-    variant: Variant = "paper"
+    variant: Variant = "code"
     max_open_pairs: int = 16
     max_answer_words: int = 24
 
@@ -95,7 +97,8 @@ class Objective(nn.Module):
         users_PD = self.towers.users(read, batch.reading_of_pair, batch.queries)
         chosen = one_pair_a_reading(batch)[: plan.max_open_pairs]
         said = [self._cut(batch, pair) for pair in chosen]
-        texts = dict.fromkeys([*said, *(one for all_ in batch.alternatives for one in all_)])
+        scales = dict.fromkeys([*batch.alternatives, *batch.told_alternatives])
+        texts = dict.fromkeys([*said, *(one for scale in scales for one in scale)])
         answers_AD = self.towers.answers(list(texts))
         row_of = {text: row for row, text in enumerate(texts)}
         terms: dict[str, Tensor] = {}
@@ -151,33 +154,39 @@ class Objective(nn.Module):
         self, batch: "PairBatch", users_PD: Tensor, answers_AD: Tensor, row_of: dict[str, int]
     ) -> dict[str, Tensor]:
         """The outcome and outlook terms, of pairs with alternatives (all of one scale's length)."""
-        asked = [pair for pair, all_ in enumerate(batch.alternatives) if all_]
+        asked = [pair for pair, scale in enumerate(batch.alternatives) if scale]
         if not asked:
             return {}
-        rows = [[row_of[text] for text in batch.alternatives[pair]] for pair in asked]
-        classes = [batch.alternatives[pair].index(batch.answers[pair]) for pair in asked]
-        device = users_PD.device
-        choices_PK = torch.tensor(rows, device=device)
-        class_P = torch.tensor(classes, device=device)
-        users = users_PD[asked]
-        terms = {}
-        tau = self.plan.temperature
+        device, tau = users_PD.device, self.plan.temperature
+        scales, answers = [batch.alternatives[p] for p in asked], [batch.answers[p] for p in asked]
+        users, terms = users_PD[asked], {}
         if self.plan.outcome_weight:
+            choices_PK, class_P = _choices(scales, answers, row_of, device)
             logits_PK = torch.einsum("pd,pkd->pk", users, answers_AD[choices_PK]) / tau
             terms["outcome"] = F.cross_entropy(logits_PK, class_P)
         if self.plan.outlook_weight:
-            reading_P = torch.tensor([batch.reading_of_pair[pair] for pair in asked], device=device)
-            terms["outlook"] = self._outlook(users, answers_AD, choices_PK, class_P, reading_P)
+            reading_P = [batch.reading_of_pair[pair] for pair in asked]
+            reading_T = torch.tensor([*reading_P, *batch.told_reading], device=device)
+            choices_TK, class_T = _choices(
+                [*scales, *batch.told_alternatives], [*answers, *batch.told_answers], row_of, device
+            )
+            first, second = (reading_T[: len(asked), None] == reading_T).nonzero(as_tuple=True)
+            scores_PA = self.outlook(users) @ answers_AD.T / tau
+            logits_NK = scores_PA[first.unsqueeze(1), choices_TK[second]]
+            terms["outlook"] = F.cross_entropy(logits_NK, class_T[second])
         return terms
 
-    def _outlook(
-        self, users_PD: Tensor, answers_AD: Tensor, choices_PK: Tensor, class_P: Tensor, reading_P: Tensor
-    ) -> Tensor:
-        """Mean over readings' pairs of pairs: the embedding of one question answers another's."""
-        first, second = (reading_P.unsqueeze(1) == reading_P.unsqueeze(0)).nonzero(as_tuple=True)
-        scores_PA = self.outlook(users_PD) @ answers_AD.T / self.plan.temperature
-        logits_NK = scores_PA[first.unsqueeze(1), choices_PK[second]]
-        return F.cross_entropy(logits_NK, class_P[second])
+
+def _choices(
+    scales: Sequence[tuple[str, ...]],
+    answers: Sequence[str],
+    row_of: Mapping[str, int],
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """(T, K) rows of every scale's texts, and (T,) which of them is the answer."""
+    rows = [[row_of[text] for text in scale] for scale in scales]
+    classes = [scale.index(answer) for scale, answer in zip(scales, answers, strict=True)]
+    return torch.tensor(rows, device=device), torch.tensor(classes, device=device)
 
 
 def one_pair_a_reading(batch: "PairBatch") -> list[int]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from qanchor_plugin.evaluation.synthetic.events import MICROS_PER_DAY
 from qanchor_plugin.evaluation.synthetic.tasks import SYNTHETIC_TASKS
-from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES, items
+from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES, NUM_ITEMS, items
 
 Float64 = npt.NDArray[np.float64]
 NEVER_DAYS = 400.0
@@ -62,6 +62,6 @@ def _user_and_age(table: pa.Table, at: int) -> tuple[npt.NDArray[np.int64], Floa
 
 
 def _things(table: pa.Table) -> npt.NDArray[np.int64]:
-    place = {item: index for index, item in enumerate(items().tolist())}
+    place = {item: index for num in (0, NUM_ITEMS) for index, item in enumerate(items(num).tolist())}
     coded = table["thing"].combine_chunks().dictionary_encode()
     return np.array([place[one] for one in coded.dictionary.to_pylist()], np.int64)[coded.indices.to_numpy()]

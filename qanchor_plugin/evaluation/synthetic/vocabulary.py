@@ -74,16 +74,36 @@ def num_forms(modality: str) -> int:
     return len(_FORMS[modality])
 
 
+_SYLLABLES = ("vor", "kel", "tam", "dri", "sab", "mun", "pex", "zor", "nif", "gat", "hul", "bex")
+_OPAQUE_ORDER = (1, 3, 5, 7, 9, 0, 2, 4, 6, 8)
+"""Which of an interest's things lose their names first; its most popular thing is the first of ten."""
+
+
 @cache
-def items() -> np.ndarray:
-    """((24 + 1) * 10,) object array of things; index = interest * 10 + item, the background last."""
+def items(num_opaque: int = 0) -> np.ndarray:
+    """((24 + 1) * 10,) object array of things; index = interest * 10 + item, the background last.
+
+    Args:
+        num_opaque: so many of each interest's ten things bear a made-up name that says nothing, as brands
+            do ("tamzorbex"); only behaviour tells what they are.
+    """
     named = [item for words in INTERESTS.values() for item in words]
+    for interest in range(NUM_INTERESTS):
+        for item in _OPAQUE_ORDER[:num_opaque]:
+            named[interest * NUM_ITEMS + item] = _opaque_name(interest * NUM_ITEMS + item)
     return np.array([*named, *BACKGROUND], dtype=object)
 
 
+def _opaque_name(thing: int) -> str:
+    """Three syllables, another name for each thing; neighbours do not sound alike."""
+    number, base = (thing * 467 + 211) % len(_SYLLABLES) ** 3, len(_SYLLABLES)
+    return "".join(_SYLLABLES[number // base**place % base] for place in range(3))
+
+
 @cache
-def texts(modality: str) -> np.ndarray:
+def texts(modality: str, num_opaque: int = 0) -> np.ndarray:
     """(250 * forms,) object array of event texts; index = thing * forms + form."""
     return np.array(
-        [form.format(item=item) for item in items().tolist() for form in _FORMS[modality]], dtype=object
+        [form.format(item=item) for item in items(num_opaque).tolist() for form in _FORMS[modality]],
+        dtype=object,
     )

@@ -22,7 +22,14 @@ from qanchor_plugin.evaluation.synthetic.latents import (
     propensities,
 )
 from qanchor_plugin.evaluation.synthetic.tasks import SYNTHETIC_TASKS
-from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES, NAMES, items, num_forms, texts
+from qanchor_plugin.evaluation.synthetic.vocabulary import (
+    MODALITIES,
+    NAMES,
+    NUM_ITEMS,
+    items,
+    num_forms,
+    texts,
+)
 from qanchor_plugin.schemas import INSTANT
 
 CHUNK_USERS = 1_000
@@ -86,6 +93,8 @@ class World:
         start: when histories begin (UTC); the cutoff is ``history_days`` later.
         label_days: labels happen in (cutoff, cutoff + label_days].
         events_scale: events a user, as a multiple of about 62 at median activity.
+        num_opaque: of each interest's ten things, how many bear a name that says nothing (0 to 10). It
+            changes words only: events, labels and truth are those of the world without.
     """
 
     num_users: int
@@ -94,11 +103,14 @@ class World:
     history_days: int = 180
     label_days: int = 60
     events_scale: float = 1.0
+    num_opaque: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.num_users, self.history_days, self.label_days, self.events_scale)
         if min(sizes) <= 0:
             raise InputDataError(f"{self} has a size of 0 or less; users, days and scale must be above 0.")
+        if not 0 <= self.num_opaque <= NUM_ITEMS:
+            raise InputDataError(f"num_opaque is {self.num_opaque}; accepted are 0 to {NUM_ITEMS}.")
 
     @property
     def cutoff(self) -> datetime:
@@ -162,8 +174,8 @@ def _event_table(world: World, name: str, drawn: Drawn, first: int, keep: int) -
     columns = [
         pa.array(drawn.user[:end] + first),
         _instants(world, drawn.micros[:end]),
-        _words(texts(name), drawn.thing[:end] * num_forms(name) + drawn.form[:end]),
-        _words(items(), drawn.thing[:end]),
+        _words(texts(name, world.num_opaque), drawn.thing[:end] * num_forms(name) + drawn.form[:end]),
+        _words(items(world.num_opaque), drawn.thing[:end]),
     ]
     if name == "payments":
         columns.append(pa.array(drawn.amount[:end]))

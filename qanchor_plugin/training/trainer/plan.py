@@ -42,8 +42,8 @@ class TrainPlan:
         log_every: steps between lines of ``metrics.jsonl``.
     """
 
-    steps: int = 300
-    learning_rate: float = 1e-3
+    steps: int = 160
+    learning_rate: float = 5e-4
     weight_decay: float = 0.01
     warmup_share: float = 0.15
     schedule: str = "one_cycle"

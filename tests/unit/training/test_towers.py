@@ -27,6 +27,9 @@ class Batch:
     queries: tuple[str, ...]
     answers: tuple[str, ...]
     alternatives: tuple[tuple[str, ...], ...]
+    told_reading: tuple[int, ...] = ()
+    told_answers: tuple[str, ...] = ()
+    told_alternatives: tuple[tuple[str, ...], ...] = ()
 
 
 class TextTable:

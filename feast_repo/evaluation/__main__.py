@@ -1,0 +1,64 @@
+"""``make evaluate``: every figure and picture that README and docs show, from the data and the engines.
+
+What was done is remembered under build/, so a run that is stopped goes on where it was.
+"""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from feast_repo.demo.stage import Stage
+from qanchor_plugin.errors import QAnchorError
+
+ROOT = Path(__file__).resolve().parents[2]
+CUTS = ("selection", "final")
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(prog="python -m feast_repo.evaluation", description=__doc__)
+    parser.add_argument(
+        "--cut", choices=CUTS, default="selection", help="2017-06-01, or 2017-09-01: once a seed"
+    )
+    parser.add_argument("--full", action="store_true", help="ablations, scaling and prompts as well: hours")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=[0, 1, 2], help="trainings; none trains nothing"
+    )
+    parser.add_argument("--no-tuned", action="store_true", help="leave the soft prompts out")
+    parser.add_argument("--no-texts", action="store_true", help="leave the MiniLM baselines out")
+    parser.add_argument(
+        "--households", type=int, help="only the first so many, to try things; keeps no results"
+    )
+    return parser.parse_args(given)
+
+
+def main() -> int:
+    """0 when every figure was made, 1 after one message."""
+    options = arguments()
+    os.chdir(ROOT)
+    warnings.simplefilter("ignore")
+    began = time.monotonic()
+    with Stage(ROOT / "logs" / "evaluate.log", num_steps=1) as stage:
+
+        def say(text: str) -> None:
+            stage.console.print(f"[{time.monotonic() - began:6.0f} s] {text}", markup=False, soft_wrap=True)
+
+        say("loading feast, pyspark and torch")
+        from feast_repo.evaluation.story import evaluate
+
+        try:
+            evaluate(ROOT, options, say)
+        except QAnchorError as error:
+            stage.console.print(
+                f"\nThe evaluation stopped. {error}\nMore stands in logs/evaluate.log.", style="red"
+            )
+            return 1
+        say("done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

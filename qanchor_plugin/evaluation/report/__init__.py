@@ -1,0 +1,1 @@
+"""What an evaluation shows: tables of figures, pictures, one HTML page."""
