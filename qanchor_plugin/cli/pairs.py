@@ -55,11 +55,11 @@ def pairs(
     profile: Annotated[
         str | None, typer.Option("--profile", help="Which behaviour, if there are several.")
     ] = None,
-    cutoffs: Annotated[int, typer.Option("--cutoffs", min=1, help="Instants a user is looked at.")] = 4,
-    topics: Annotated[int, typer.Option("--topics", min=0, help="Topics a user and cutoff (uqa).")] = 10,
+    cutoffs: Annotated[int, typer.Option("--cutoffs", min=1, help="Instants a user is looked at.")] = 6,
+    topics: Annotated[int, typer.Option("--topics", min=0, help="Topics a user and cutoff (uqa).")] = 4,
     questions: Annotated[
         int, typer.Option("--questions", min=0, help="Questions on one action, a shard (outcome).")
-    ] = 24,
+    ] = 48,
     users_per_shard: Annotated[
         int, typer.Option("--users-per-shard", min=1, help="Users who share cutoffs and questions.")
     ] = 256,
@@ -158,7 +158,7 @@ def plan_of(asked: Asked, here: Repo) -> "PairPlan":
         known_until=to_micros(until),
         num_cutoffs=asked.cutoffs,
         num_topics=asked.topics,
-        num_absent=min(2, asked.topics),
+        num_absent=min(1, asked.topics),
         questions_per_shard=asked.questions,
         users_per_shard=asked.users_per_shard,
         seed=asked.seed,

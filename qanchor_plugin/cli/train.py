@@ -37,6 +37,9 @@ def train(
         str | None,
         typer.Option("--until", metavar="INSTANT", help="Refuse pairs that tell of anything from then on."),
     ] = None,
+    own_texts: Annotated[
+        bool, typer.Option("--own-texts", help="Fit the meaning space on your texts first (not with hf).")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")
     ] = False,
@@ -46,7 +49,7 @@ def train(
     """Train an engine on the pairs that qanchor pairs made of your own behaviour; no label is needed."""
     target = output.resolve()
     with noise_to_stderr():
-        report = run(repo, profile, target, engine, steps, lr, seed, until, resume)
+        report = run(repo, profile, target, engine, steps, lr, seed, until, own_texts, resume)
     if as_json:
         print_json(report.to_dict())
         return
@@ -62,6 +65,7 @@ def run(
     lr: float | None,
     seed: int,
     until: str | None,
+    own_texts: bool,
     resume: bool,
 ) -> "PretrainReport":
     """``target`` holds a trained engine.
@@ -87,6 +91,7 @@ def run(
             train=TrainPlan(seed=seed, **chosen),
             batches=BatchPlan(seed=seed),
             until=None if until is None else to_micros(parse_instant("--until", until)),
+            own_texts=own_texts,
             device=here.settings.device,
         )
         return pretrain(here.settings, declared, plan, target, progress=default_watcher(), resume=resume)
@@ -111,6 +116,7 @@ def _print(report: "PretrainReport", target: Path) -> None:
         console.print(
             f"    [yellow]small[/yellow]         {report.num_small_batches} batches had too few users"
         )
+    _print_sanity(report)
     if report.known_until is not None:
         console.print(f"    seen          nothing from {iso(from_micros(report.known_until))} on")
     console.print(f"    engine        {report.engine_folder}  ({report.digest_after})", soft_wrap=True)
@@ -121,3 +127,21 @@ def _print(report: "PretrainReport", target: Path) -> None:
         soft_wrap=True,
         markup=False,
     )
+
+
+def _print_sanity(report: "PretrainReport") -> None:
+    """What held-out users show without any label, and what looks wrong."""
+    found, console = report.sanity, out()
+    if found is None:
+        return
+    console.print(
+        f"    outcomes      {found.outcome_accuracy:.1%} told right; each question's usual answer: "
+        f"{found.outcome_baseline:.1%}"
+    )
+    console.print(f"    own future    {found.future_accuracy:.1%} found; by chance {found.future_chance:.1%}")
+    console.print(
+        f"    embeddings    effective rank {found.effective_rank:.1f}, cosine between users "
+        f"{found.mean_cosine:.2f}, variance between questions {found.question_share:.0%}"
+    )
+    for warning in found.warnings:
+        console.print(f"    [yellow]look[/yellow]          {warning}", soft_wrap=True)

@@ -67,6 +67,11 @@ class EngineIdentity:
         """Identity of the last step alone, from the state at ``<USER_EMB>`` to the embedding."""
         return digest("projection/1", state_digest(self.modules.projection.state_dict()))
 
+    def forget_digests(self) -> None:
+        """The digests are computed anew when next asked: weights were changed."""
+        for name in ("digest", "prefix_digest", "kv_digest", "projection_digest"):
+            self.__dict__.pop(name, None)
+
     @property
     def encoder_id(self) -> str:
         """Identity of the event encoder; vectors of another cannot be used."""

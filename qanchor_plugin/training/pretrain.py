@@ -20,7 +20,9 @@ from qanchor_plugin.errors import EngineError, InputDataError
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.training.batches import BatchPlan, PairBatches
 from qanchor_plugin.training.objective import Objective, ObjectivePlan
+from qanchor_plugin.training.own_space import fit_own_space
 from qanchor_plugin.training.pair_table import NO_PAIRS, PairsBuild, last_build
+from qanchor_plugin.training.sanity import Sanity, sanity_of
 from qanchor_plugin.training.trainer import Trainer, TrainPlan, TrainReport
 from qanchor_plugin.training.trainer.lora import LoraPlan, trainable
 from qanchor_plugin.training.trainer.recompute import recomputed_layers
@@ -38,6 +40,8 @@ class PretrainPlan:
         engine: a preset or a folder: what training begins with.
         engine_changes: of its config, for ablations; a folder's weights must still fit.
         train, batches, objective: the parts' own plans.
+        own_texts: fit the meaning space of a ``meaning`` engine on the lake's texts before training, for
+            behaviour unlike what the engine has seen.
         lora: of an ``hf`` backbone; None leaves it frozen. A ``meaning`` engine is trained whole.
         until: refuse pairs that tell of anything from this instant on (microseconds); None takes any.
         device: ``auto`` (cuda when it is there), ``cpu`` or ``cuda``.
@@ -48,6 +52,7 @@ class PretrainPlan:
     train: TrainPlan = field(default_factory=TrainPlan)
     batches: BatchPlan = field(default_factory=BatchPlan)
     objective: ObjectivePlan = field(default_factory=ObjectivePlan)
+    own_texts: bool = False
     lora: LoraPlan | None = field(default_factory=LoraPlan)
     until: int | None = None
     device: str = "auto"
@@ -70,6 +75,7 @@ class PretrainReport:
         num_pairs: of users that were trained on, and of held-out users.
         num_small_batches: batches with fewer users than planned.
         train: how the run went.
+        sanity: label-free figures of held-out users; None where there are none.
     """
 
     engine_folder: Path
@@ -80,10 +86,12 @@ class PretrainReport:
     num_pairs: tuple[int, int]
     num_small_batches: int
     train: TrainReport
+    sanity: Sanity | None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-like values."""
-        return {**asdict(self), "engine_folder": str(self.engine_folder)}
+        sanity = None if self.sanity is None else self.sanity.to_dict()
+        return {**asdict(self), "engine_folder": str(self.engine_folder), "sanity": sanity}
 
 
 def pretrain(
@@ -115,14 +123,17 @@ def pretrain(
     accelerator = accelerator_for(plan.train, device)
     engine = starting_engine(plan, device)
     batches = open_batches(tables, settings, profile, engine, plan.batches)
+    if plan.own_texts:
+        fit_own_space(engine, batches)
     before = engine.digest
     with (
         trainable(engine.modules, plan.lora),
         recomputed_layers(engine.modules, plan.train.gradient_checkpointing),
     ):
         torch.manual_seed(plan.train.seed)
+        objective = Objective(engine, plan.objective).to(engine.device)
         trainer = Trainer(
-            Objective(engine, plan.objective).to(engine.device),
+            objective,
             batches.batch,
             batches.held_out,
             plan.train,
@@ -134,11 +145,15 @@ def pretrain(
                 "profile": profile.digest,
                 "batches": asdict(plan.batches),
                 "objective": asdict(plan.objective),
+                "own_texts": plan.own_texts,
                 "lora": None if plan.lora is None else plan.lora.to_dict(),
             },
             describe=lambda batch: batch.to_json(),
         )
         told = trainer.run(resume=resume)
+        engine.modules.eval()
+        held_out = list(batches.held_out())
+        sanity = sanity_of(objective.towers, held_out) if held_out else None
     if accelerator.is_main_process:
         engine.save_pretrained(folder / ENGINE)
     accelerator.wait_for_everyone()
@@ -155,6 +170,7 @@ def pretrain(
         ),
         num_small_batches=batches.num_small_batches,
         train=told,
+        sanity=sanity,
     )
     if accelerator.is_main_process:
         _write_json(folder / TRAINING, {"plan": plan.to_dict(), "profile": profile.name, **report.to_dict()})

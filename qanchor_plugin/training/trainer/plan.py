@@ -43,7 +43,7 @@ class TrainPlan:
     """
 
     steps: int = 160
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     weight_decay: float = 0.01
     warmup_share: float = 0.15
     schedule: str = "one_cycle"

@@ -35,12 +35,12 @@ class PairPlan:
     """
 
     known_until: int
-    num_cutoffs: int = 4
-    num_topics: int = 10
-    num_absent: int = 2
+    num_cutoffs: int = 6
+    num_topics: int = 4
+    num_absent: int = 1
     bins: tuple[int, ...] = DEFAULT_BINS
     horizons: tuple[int, ...] = (30, 60, 90)
-    questions_per_shard: int = 24
+    questions_per_shard: int = 48
     rare_share: float = 0.005
     users_per_shard: int = 256
     warm_up_days: int = 30
