@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Figures stand in results/world.json, pictures in docs/pictures; 2 for an unknown part."""
     given = _parser().parse_args(arguments)
     place = Place(
-        folder=given.output,
+        folder=given.output.resolve(),
         world=World(num_users=given.users, seed=given.world_seed, num_opaque=given.opaque),
     )
     say = _sayer()

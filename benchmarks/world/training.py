@@ -28,7 +28,7 @@ NUM_TOPICS = 0
 DONE = "variant.json"
 
 
-def make_pairs(place: Place, *, questions_per_shard: int = 48, seed: int = 0) -> int:
+def make_pairs(place: Place, *, questions_per_shard: int = 24, seed: int = 0) -> int:
     """``useru_pairs`` of the lake holds pairs whose answers lie wholly before the cutoff; how many."""
     from spark_jobs.build_pairs import build
     from spark_jobs.session import get_session

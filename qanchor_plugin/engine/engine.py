@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from qanchor_plugin.engine.asked import check_asked, checked_rows
 from qanchor_plugin.engine.backbone import CausalLMBackbone
 from qanchor_plugin.engine.build_prefix import PrefixBuilder, Vectors
 from qanchor_plugin.engine.config import PRESETS, EngineConfig
@@ -242,7 +243,7 @@ class QueryAnchorEngine(EngineIdentity):
                 f"the query has {count} tokens, at most {self.max_query_tokens} are read: {text[:80]!r}... "
                 "Shorten it."
             )
-        prompt = None if soft_prompt is None else self._checked_prompt(soft_prompt)
+        prompt = None if soft_prompt is None else checked_rows(self, soft_prompt)
         with torch.inference_mode():
             if self.config.backbone == "meaning":
                 rows, asked = meaning_rows(self.modules, self._encoder, text)
@@ -273,7 +274,7 @@ class QueryAnchorEngine(EngineIdentity):
         Raises:
             EngineError: another engine's prefixes or queries, or too few cutoffs.
         """
-        self._check(prefixes, queries, cutoffs)
+        check_asked(self, prefixes, queries, cutoffs)
         with torch.inference_mode():
             return embed_packed(self.modules, prefixes, queries, cutoffs)
 
@@ -281,35 +282,6 @@ class QueryAnchorEngine(EngineIdentity):
         self, prefixes: Sequence[Prefix], queries: Sequence[PreparedQuery], cutoffs: Sequence[int]
     ) -> Float32:
         """The same as :meth:`embed` by the slow obvious path; tests compare the two."""
-        self._check(prefixes, queries, cutoffs)
+        check_asked(self, prefixes, queries, cutoffs)
         with torch.inference_mode():
             return embed_one_by_one(self.modules, prefixes, queries, cutoffs)
-
-    def _check(
-        self, prefixes: Sequence[Prefix], queries: Sequence[PreparedQuery], cutoffs: Sequence[int]
-    ) -> None:
-        if len(prefixes) != len(cutoffs):
-            raise EngineError(
-                f"{len(prefixes)} prefixes and {len(cutoffs)} cutoffs; give one cutoff a prefix."
-            )
-        for one in queries:
-            if one.engine_digest != self.digest:
-                raise EngineError(
-                    f"query {one.query!r} was prepared by engine {one.engine_digest}, this is {self.digest}. "
-                    "Prepare it with this engine."
-                )
-        for prefix in prefixes:
-            if prefix.tokens.shape != (len(prefix.positions), self.token_width):
-                raise EngineError(
-                    f"a prefix has tokens of shape {prefix.tokens.shape} and {len(prefix.positions)} "
-                    f"positions; this engine's are {self.token_width} wide. Rebuild the prefixes."
-                )
-
-    def _checked_prompt(self, prompt: SoftPrompt) -> torch.Tensor:
-        width = self.config.token_width
-        if prompt.engine_digest != self.digest or prompt.tokens.shape[1] != width:
-            raise EngineError(
-                f"the soft prompt belongs to engine {prompt.engine_digest} (width {prompt.tokens.shape[1]}), "
-                f"this is {self.digest} (width {width}). Tune one for this engine."
-            )
-        return torch.from_numpy(prompt.tokens)

@@ -14,7 +14,8 @@ from qanchor_plugin.declare import EntityRef
 from qanchor_plugin.errors import InputDataError
 from tests.qanchor_command import Qanchor
 
-COMMANDS = ("doctor", "init", "preview", "status", "scenarios", "embed", "refresh", "purge")
+LOOKS = ("doctor", "init", "preview", "status", "scenarios", "embed", "refresh", "purge")
+COMMANDS = (*LOOKS, "pairs", "train", "tune", "evaluate")
 CARD = EntityRef(name="card", join_key="card_id", value_type="INT64")
 SHOP = EntityRef(name="shop", join_key="shop", value_type="STRING")
 

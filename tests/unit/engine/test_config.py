@@ -18,8 +18,8 @@ def test_presets_are_what_the_design_says():
     assert (QWEN.backbone_source, QWEN.encoder_source) == ("Qwen/Qwen2.5-0.5B-Instruct", "thenlper/gte-base")
     assert (QWEN.hidden, QWEN.projection_dim, QWEN.embedding_dim) == (896, 512, 128)
     assert (QWEN.time, QWEN.group_tokens) == ("index", False)
-    assert (DEMO.hidden, DEMO.num_heads, DEMO.betas, DEMO.encoder_dim) == (128, 4, (15.0, 7.5), 384)
-    assert (DEMO.time, DEMO.group_tokens, DEMO.token_width) == ("day", True, 128 + DEMO.meaning_dim)
+    assert (DEMO.hidden, DEMO.num_heads, DEMO.betas, DEMO.encoder_dim) == (256, 4, (15.0, 7.5), 384)
+    assert (DEMO.time, DEMO.group_tokens, DEMO.token_width) == ("day", True, 256 + DEMO.meaning_dim)
     assert EngineConfig.from_dict(DEMO.to_dict() | {"epoch": "1970-01-11"}).epoch_day == 10
 
 

@@ -49,7 +49,7 @@ def test_tokens_are_stored_in_the_declared_type(demo, paper, make_user):
     small, large = (
         engine.build_prefixes([user], RandomVectors(engine.encoder_dim))[0] for engine in (demo, paper)
     )
-    assert (demo.token_dtype, small.tokens.dtype, small.tokens.shape[1]) == ("float16", np.float16, 256)
+    assert (demo.token_dtype, small.tokens.dtype, small.tokens.shape[1]) == ("float16", np.float16, 384)
     assert (paper.token_dtype, large.tokens.dtype, large.tokens.shape[1]) == ("bfloat16", np.uint16, 64)
 
 
@@ -117,7 +117,7 @@ def test_preview_reads_as_people_do(demo, paper, make_user):
 
 def test_prefixes_of_another_width_are_refused(demo, paper, make_user):
     prefixes = paper.build_prefixes([make_user(3, 1)], RandomVectors(32))
-    with pytest.raises(EngineError, match="256 wide"):
+    with pytest.raises(EngineError, match="384 wide"):
         demo.embed(prefixes, [demo.prepare_query("beer?")], [TODAY])
     with pytest.raises(EngineError, match="one cutoff a prefix"):
         paper.embed(prefixes, [], [])

@@ -85,7 +85,7 @@ class TestSoftPrompt:
         return np.random.default_rng(0).normal(size=(6, width)).astype(np.float32)
 
     def test_round_trip_and_place_in_the_suffix(self, demo, tmp_path):
-        prompt = SoftPrompt(tokens=self._tokens(256), engine_digest=demo.digest)
+        prompt = SoftPrompt(tokens=self._tokens(384), engine_digest=demo.digest)
         prompt.save(tmp_path / "prompt")
         again = SoftPrompt.load(tmp_path / "prompt")
         assert (again.digest, again.engine_digest) == (prompt.digest, demo.digest)
@@ -99,9 +99,9 @@ class TestSoftPrompt:
 
     def test_a_soft_token_asks_for_other_groups_than_the_query(self, demo, prefixes_of, users):
         """Two prompts with the same hidden inputs differ in what they ask, and so do the answers."""
-        prefixes, tokens = prefixes_of(demo, users[3:5]), self._tokens(256)
+        prefixes, tokens = prefixes_of(demo, users[3:5]), self._tokens(384)
         asked = tokens.copy()
-        asked[:, 128:] = np.roll(tokens[:, 128:], 1, axis=1)
+        asked[:, demo.config.hidden :] = np.roll(tokens[:, demo.config.hidden :], 1, axis=1)
         made = [
             demo.prepare_query("beer?", SoftPrompt(tokens=one, engine_digest=demo.digest))
             for one in (tokens, asked)
@@ -110,8 +110,8 @@ class TestSoftPrompt:
         assert np.abs(answers[:, 0] - answers[:, 1]).max() > 0.001
 
     def test_of_another_engine_or_width_is_refused(self, demo, paper):
-        other = SoftPrompt(tokens=self._tokens(256), engine_digest=paper.digest)
-        narrow = SoftPrompt(tokens=self._tokens(128), engine_digest=demo.digest)
+        other = SoftPrompt(tokens=self._tokens(384), engine_digest=paper.digest)
+        narrow = SoftPrompt(tokens=self._tokens(256), engine_digest=demo.digest)
         for prompt in (other, narrow):
             with pytest.raises(EngineError, match="Tune one for this engine"):
                 demo.prepare_query("beer?", prompt)

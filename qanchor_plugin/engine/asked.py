@@ -1,0 +1,53 @@
+"""Is what an engine is asked its own? Prefixes, queries and soft prompts of another engine are refused."""
+
+from collections.abc import Sequence
+
+import torch
+
+from qanchor_plugin.engine.engine_identity import EngineIdentity
+from qanchor_plugin.engine.prefix import Prefix
+from qanchor_plugin.engine.soft_prompt import SoftPrompt
+from qanchor_plugin.engine.suffix import PreparedQuery
+from qanchor_plugin.errors import EngineError
+
+
+def check_asked(
+    engine: EngineIdentity,
+    prefixes: Sequence[Prefix],
+    queries: Sequence[PreparedQuery],
+    cutoffs: Sequence[int],
+) -> None:
+    """Nothing, where the engine can embed them.
+
+    Raises:
+        EngineError: another engine's prefixes or queries, or not one cutoff a prefix.
+    """
+    if len(prefixes) != len(cutoffs):
+        raise EngineError(f"{len(prefixes)} prefixes and {len(cutoffs)} cutoffs; give one cutoff a prefix.")
+    for one in queries:
+        if one.engine_digest != engine.digest:
+            raise EngineError(
+                f"query {one.query!r} was prepared by engine {one.engine_digest}, this is {engine.digest}. "
+                "Prepare it with this engine."
+            )
+    for prefix in prefixes:
+        if prefix.tokens.shape != (len(prefix.positions), engine.token_width):
+            raise EngineError(
+                f"a prefix has tokens of shape {prefix.tokens.shape} and {len(prefix.positions)} "
+                f"positions; this engine's are {engine.token_width} wide. Rebuild the prefixes."
+            )
+
+
+def checked_rows(engine: EngineIdentity, prompt: SoftPrompt) -> torch.Tensor:
+    """(num, C): the soft prompt's rows.
+
+    Raises:
+        EngineError: it was tuned on another engine.
+    """
+    width = engine.token_width
+    if prompt.engine_digest != engine.digest or prompt.tokens.shape[1] != width:
+        raise EngineError(
+            f"the soft prompt belongs to engine {prompt.engine_digest} (width {prompt.tokens.shape[1]}), "
+            f"this is {engine.digest} (width {width}). Tune one for this engine."
+        )
+    return torch.from_numpy(prompt.tokens)
