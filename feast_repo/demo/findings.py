@@ -16,6 +16,8 @@ from qanchor_plugin.declare import Declarations, Settings
 from qanchor_plugin.evaluation.comparison import MEAN, Comparison
 from qanchor_plugin.evaluation.counts import count_features, matrix
 from qanchor_plugin.evaluation.journey import Journey, read_journey
+from qanchor_plugin.evaluation.report.plots import score_bars
+from qanchor_plugin.evaluation.report.tables import Figure
 from qanchor_plugin.evaluation.tasks import FINAL_CUT, TaskTable, journey_tasks
 
 COUNTS, ANCHORS = "39 counts", "embeddings"
@@ -65,6 +67,19 @@ def probe_rows(found: Comparison) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def draw(found: Comparison, path: Path) -> Path:
+    """A picture of the table: a bar a task for the counts and for the embeddings."""
+    rows: dict[str, Figure] = {}
+    for task in (*found.labels, MEAN):
+        for model in (COUNTS, ANCHORS):
+            one = found.estimate(model, task)
+            rows[f"{task}, {model}"] = Figure(
+                value=one.value, standard_error=one.standard_error, num_users=one.num_users
+            )
+    chosen = [name for name in rows if name.endswith(ANCHORS)]
+    return score_bars(path, rows, quantity="AUC of a linear probe", chosen=chosen)
 
 
 def milliseconds_per_user(

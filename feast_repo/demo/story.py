@@ -41,7 +41,7 @@ def tell(stage: Stage, root: Path) -> None:
     store = apply_and_materialise(stage, root)
     read_online(stage, store)
     ask_ad_hoc(stage, store)
-    show_findings(stage, store, *read_point_in_time(stage, store, root))
+    show_findings(stage, store, root, *read_point_in_time(stage, store, root))
     stage.console.print(
         f"\nDone in {sum(stage.seconds.values()):.0f} s. Feast's and Spark's own words: logs/.\n"
         "Read on: README.md (declare your own scenario in one screen), then feast_repo/ (this store).\n"
@@ -138,6 +138,7 @@ def read_point_in_time(
 def show_findings(
     stage: Stage,
     store: FeatureStore,
+    root: Path,
     journey: findings.Journey,
     table: findings.TaskTable,
     embeddings: Embeddings,
@@ -148,6 +149,7 @@ def show_findings(
         found = findings.probe(journey, table, embeddings)
         users = steps.some_users(settings, findings.NUM_TIMED_USERS)
         first, further = findings.milliseconds_per_user(settings, declarations, users)
+        picture = findings.draw(found, root / "data" / "probe.png")
     stage.console.print(
         f"\n[bold]Findings[/bold]: AUC of a linear probe, behaviour up to {findings.FINAL_CUT.at:%Y-%m-%d}, "
         f"labels after it, n = {len(table.households):,}, standard errors in brackets"
@@ -156,8 +158,15 @@ def show_findings(
         ["task", "positive", findings.COUNTS, findings.ANCHORS, "difference"],
         findings.probe_rows(found),
     )
-    stage.say("The demo engine's own weights are untrained (fixed seed); its sentence encoder is a real one.")
-    stage.say("The differences are paired; one within about two standard errors shows nothing.")
+    gain = found.difference(findings.ANCHORS, findings.COUNTS)
+    stage.say(
+        f"For a trainer: no label was seen, and nothing from {findings.FINAL_CUT.at:%Y-%m-%d} on; a question "
+        f"in plain words gains {gain.value:+.3f} ({gain.standard_error:.3f}) over {findings.COUNTS}."
+    )
+    stage.say(
+        "The differences are paired; one within about two standard errors shows nothing. "
+        f"Picture: {picture.relative_to(root)}"
+    )
     stage.say(
         f"One household with one scenario takes {first:.1f} ms, its behaviour read and its prefix found; "
         f"each further scenario {further:.2f} ms ({further / first:.0%}). Over {len(users)} households."

@@ -33,7 +33,8 @@ def anchor_view(
         profile: which behaviour is read.
         ttl: how long an answer may be served; None or zero is for ever.
         engine: preset or folder; None is the store's ``qanchor: engine:``, frozen at apply.
-        soft_prompt: folder of a tuned soft prompt of that engine.
+        soft_prompt: folder of a tuned soft prompt of that engine; a relative one is of the folder where feast
+            apply runs, and is registered as an absolute path.
         owner: who answers for it, often an email address.
         tags: your own; ``qanchor.mode`` (``exact`` or ``as_served``) overrides the store's mode.
         online: whether answers are written to the online store.

@@ -7,6 +7,7 @@ Feast versions a view by its field tags. See docs/decisions/0003-engine-frozen-a
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from feast import FeatureView
@@ -75,10 +76,17 @@ def resolved(
     """
     engine = declared_engine or settings.engine
     facts = engine_facts(engine, settings.device)
-    prompt_digest = None
+    folder, prompt_digest = None, None
     if scenario.soft_prompt is not None:
-        prompt_digest = soft_prompt_facts(scenario.soft_prompt, facts)
-    frozen = replace(scenario, engine=engine, engine_digest=facts.digest, soft_prompt_digest=prompt_digest)
+        folder = str(Path(scenario.soft_prompt).resolve())  # a server or job may stand in another folder
+        prompt_digest = soft_prompt_facts(folder, facts)
+    frozen = replace(
+        scenario,
+        engine=engine,
+        engine_digest=facts.digest,
+        soft_prompt=folder,
+        soft_prompt_digest=prompt_digest,
+    )
     return frozen, facts
 
 

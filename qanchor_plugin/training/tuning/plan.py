@@ -8,7 +8,7 @@ from qanchor_plugin.losses import DEFAULT_TEMPERATURE
 
 @dataclass(frozen=True, kw_only=True)
 class TunePlan:
-    """Settings of a tuning (Query-as-Anchor §3.2.3); the defaults were chosen on the cut 2017-06-01.
+    """Settings of a tuning (Query-as-Anchor §3.2.3). The defaults are plausible, not swept.
 
     Attributes:
         num_tokens: learnt rows: tokens before ``<USER_EMB>``, and what is added to it.
