@@ -21,6 +21,7 @@ from qanchor_plugin.engine.load import (
     BACKBONE,
     CONFIG,
     ENCODER,
+    SHIPPED,
     WEIGHTS,
     assembled,
     inside,
@@ -31,7 +32,6 @@ from qanchor_plugin.engine.load import (
     read_own_state,
     resolve_device,
     resolve_dtype,
-    shipped_weights,
     write_own_state,
 )
 from qanchor_plugin.engine.modules import EngineModules
@@ -72,10 +72,9 @@ class QueryAnchorEngine(EngineIdentity):
             EngineError: neither, or its files cannot be had; names the next step.
         """
         if name_or_folder in PRESETS:
-            weights = shipped_weights(name_or_folder)
-            if weights is None:
+            if name_or_folder not in SHIPPED:
                 return cls.untrained(PRESETS[name_or_folder], device=device)
-            return cls._of_weights(PRESETS[name_or_folder], weights, device=device)
+            return cls._of_weights(PRESETS[name_or_folder], SHIPPED[name_or_folder], device=device)
         if not Path(name_or_folder).is_dir():
             raise EngineError(
                 f"engine {name_or_folder!r} is neither a preset ({', '.join(PRESETS)}) nor an existing "

@@ -21,12 +21,6 @@ SHIPPED = {"demo": MEANING_SPACE.with_name(WEIGHTS)}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def shipped_weights(preset: str) -> Path | None:
-    """The file of a preset's trained weights in the package; None where none are shipped."""
-    path = SHIPPED.get(preset)
-    return path if path is not None and path.is_file() else None
-
-
 def resolve_device(device: str) -> torch.device:
     """``auto`` is cuda when it is there.
 

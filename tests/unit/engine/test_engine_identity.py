@@ -44,8 +44,8 @@ def test_the_same_config_gives_the_same_digests(demo, paper, paper_config):
         ({"token_budget": 99, "name": "other"}, set()),
     ],
 )
-def test_config_of_the_demo(demo, changes, changed):
-    other = _untrained(DEMO.with_(**changes))
+def test_config_of_the_demo(changes, changed):
+    demo, other = _untrained(DEMO), _untrained(DEMO.with_(**changes))
     if "projection_dim" in changes:  # the seed's later draws differ, too: compare the config's part alone
         other.modules.hierarchy.load_state_dict(demo.modules.hierarchy.state_dict())
         other.modules.backbone.load_state_dict(demo.modules.backbone.state_dict())

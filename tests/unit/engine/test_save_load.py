@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.config import DEMO
+from qanchor_plugin.engine.load import SHIPPED
 from qanchor_plugin.engine.random_shape import random_language_engine
 from qanchor_plugin.errors import EngineError, MissingExtraError
 from tests.unit.engine.conftest import TODAY
@@ -130,3 +131,10 @@ def test_random_language_engines_are_the_same_each_time(paper_config, demo):
         for _ in range(2)
     ]
     assert made[0] == made[1]
+
+
+def test_the_demo_preset_ships_trained_weights_within_25_megabytes(demo):
+    assert SHIPPED["demo"].stat().st_size < 25e6
+    fresh = QueryAnchorEngine.untrained(DEMO, device="cpu")
+    assert demo.config == fresh.config
+    assert demo.digest != fresh.digest
