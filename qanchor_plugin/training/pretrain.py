@@ -126,34 +126,7 @@ def pretrain(
     if plan.own_texts:
         fit_own_space(engine, batches)
     before = engine.digest
-    with (
-        trainable(engine.modules, plan.lora),
-        recomputed_layers(engine.modules, plan.train.gradient_checkpointing),
-    ):
-        torch.manual_seed(plan.train.seed)
-        objective = Objective(engine, plan.objective).to(engine.device)
-        trainer = Trainer(
-            objective,
-            batches.batch,
-            batches.held_out,
-            plan.train,
-            folder,
-            progress=progress,
-            identity={
-                "engine": before,
-                "pairs_version": batches.table.version,
-                "profile": profile.digest,
-                "batches": asdict(plan.batches),
-                "objective": asdict(plan.objective),
-                "own_texts": plan.own_texts,
-                "lora": None if plan.lora is None else plan.lora.to_dict(),
-            },
-            describe=lambda batch: batch.to_json(),
-        )
-        told = trainer.run(resume=resume)
-        engine.modules.eval()
-        held_out = list(batches.held_out())
-        sanity = sanity_of(objective.towers, held_out) if held_out else None
+    told, sanity = _trained(engine, batches, profile, plan, folder, progress=progress, resume=resume)
     if accelerator.is_main_process:
         engine.save_pretrained(folder / ENGINE)
     accelerator.wait_for_everyone()
@@ -175,6 +148,48 @@ def pretrain(
     if accelerator.is_main_process:
         _write_json(folder / TRAINING, {"plan": plan.to_dict(), "profile": profile.name, **report.to_dict()})
     return report
+
+
+def _trained(
+    engine: QueryAnchorEngine,
+    batches: PairBatches,
+    profile: Profile,
+    plan: PretrainPlan,
+    folder: Path,
+    *,
+    progress: Watcher | None,
+    resume: bool,
+) -> tuple[TrainReport, Sanity | None]:
+    """The engine has the trained weights; how the run went, and what held-out users show."""
+    identity = {
+        "engine": engine.digest,
+        "pairs_version": batches.table.version,
+        "profile": profile.digest,
+        "batches": asdict(plan.batches),
+        "objective": asdict(plan.objective),
+        "own_texts": plan.own_texts,
+        "lora": None if plan.lora is None else plan.lora.to_dict(),
+    }
+    with (
+        trainable(engine.modules, plan.lora),
+        recomputed_layers(engine.modules, plan.train.gradient_checkpointing),
+    ):
+        torch.manual_seed(plan.train.seed)
+        objective = Objective(engine, plan.objective).to(engine.device)
+        trainer = Trainer(
+            objective,
+            batches.batch,
+            batches.held_out,
+            plan.train,
+            folder,
+            progress=progress,
+            identity=identity,
+            describe=lambda batch: batch.to_json(),
+        )
+        told = trainer.run(resume=resume)
+        engine.modules.eval()
+        held_out = list(batches.held_out())
+        return told, sanity_of(objective.towers, held_out) if held_out else None
 
 
 def starting_engine(plan: PretrainPlan, device: torch.device) -> QueryAnchorEngine:
