@@ -148,9 +148,9 @@ class EndpointGenerator:
                     raise
                 if self._given_up >= self._settings.max_given_up:
                     pool.shutdown(wait=False, cancel_futures=True)
-                    raise failed
+                    raise BackendError(str(failed)) from failed
         if failed is not None and num_failed == len(requests):
-            raise failed
+            raise BackendError(str(failed)) from failed
         return drafts
 
     def _draft(self, request: Request) -> Draft | None:
