@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "results"
 DEMO_OUTPUT = FOLDER / "demo_output.txt"
 _DEMO = re.compile(r"<!-- demo output -->\n.*?<!-- /demo output -->", re.DOTALL)
+MADE_BY = {"quality": "make evaluate", "world": "python -m benchmarks.world"}
+"""What measures a table, by the start of its name; ``make bench`` measures all others."""
 _BLOCK = re.compile(r"<!-- results: (?P<table>[\w-]+) -->\n.*?<!-- /results -->", re.DOTALL)
 
 
@@ -133,8 +135,8 @@ def rendered(text: str, rows: Sequence[Row]) -> str:
     def fill(match: re.Match[str]) -> str:
         name = match["table"]
         chosen = [row for row in rows if row.table == name]
-        target = "evaluate" if name.startswith("quality") else "bench"
-        body = table_of(chosen) if chosen else f"Not measured yet: run `make {target}`."
+        command = next((made for part, made in MADE_BY.items() if name.startswith(part)), "make bench")
+        body = table_of(chosen) if chosen else f"Not measured yet: run `{command}`."
         return f"<!-- results: {name} -->\n{body}\n<!-- /results -->"
 
     return _BLOCK.sub(fill, text)
