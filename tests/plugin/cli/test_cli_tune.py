@@ -69,7 +69,7 @@ def test_versions_follow_each_other_and_the_first_stays(run: Tune, tmp_path: Pat
         "by_label": {"0": 10, "1": 10},
     }
     prompts = [SoftPrompt.load(one["folder"]) for one in (first, second)]
-    assert [one.tokens.shape for one in prompts] == [(2, 256), (6, 256)]
+    assert [one.tokens.shape for one in prompts] == [(2, 384), (6, 384)]
     assert {one.engine_digest for one in prompts} == {demo_engine().digest} == {first["engine_digest"]}
     record = json.loads((tmp_path / "dairy_buyer" / "v2" / "tuning.json").read_text())
     assert (record["seed"], record["version"], record["plan"]["steps"]) == (1, "v2", 3)
