@@ -82,8 +82,7 @@ def evaluate(
     repo: RepoOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure scenarios on your labels: AUC and KS of a linear probe, cross-validated, with standard "
-    "errors."""
+    """Measure scenarios on your labels: AUC and KS of a linear probe, with standard errors."""
     if against is not None and against not in AGAINST:
         raise InputDataError(f"--against {against!r}: accepted is {AGAINST[0]!r}.")
     if report is not None and report.suffix != ".html":

@@ -51,10 +51,10 @@ app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("scenarios", epilog=scenarios.EXAMPLES)(scenarios.scenarios)
 app.command("embed", epilog=embed.EXAMPLES)(embed.embed)
 app.command("refresh", epilog=refresh.EXAMPLES)(refresh.refresh)
+app.command("pairs", epilog=pairs.EXAMPLES)(pairs.pairs)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command("pairs", epilog=pairs.EXAMPLES)(pairs.pairs)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 

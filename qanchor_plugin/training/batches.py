@@ -269,8 +269,7 @@ class PairBatches:
         if self.num_small_batches == 1:
             logger.warning(
                 "a batch has %d users, %d are planned: the shard has no more. Contrast is weaker with few "
-                "users; "
-                "lower readings_per_step, or make larger shards.",
+                "users; lower readings_per_step, or make larger shards.",
                 found,
                 self.plan.readings_per_step,
             )

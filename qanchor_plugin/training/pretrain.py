@@ -259,8 +259,7 @@ def _checked_build(build: PairsBuild | None, profile: Profile, until: int | None
     if until is not None and build.known_until > until:
         raise InputDataError(
             f"the pairs tell of events up to {_iso(build.known_until)}, later than --until {_iso(until)}. "
-            "Make "
-            f"them again: qanchor pairs --until {_iso(until)}."
+            f"Make them again: qanchor pairs --until {_iso(until)}."
         )
     return build.known_until
 
