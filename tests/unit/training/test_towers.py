@@ -1,6 +1,6 @@
 """Training's towers are the served engine: same tokens, same embeddings, with gradients."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,28 +8,16 @@ import torch
 
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.build_prefix import PrefixBuilder
+from qanchor_plugin.training.batches import PairBatch
 from qanchor_plugin.training.objective import Objective, ObjectivePlan, one_pair_a_reading
 from qanchor_plugin.training.prefix_rows import collate, prefix_rows
-from qanchor_plugin.training.reading import Reading, reading_of
+from qanchor_plugin.training.reading import reading_of
 from qanchor_plugin.training.slots import in_slots, slot_mask
 from qanchor_plugin.training.towers import Towers
 from tests.unit.engine.conftest import *  # noqa: F403  (its engines and users are fixtures here, too)
 from tests.unit.engine.conftest import RandomVectors
 
 QUERIES = ("Will this user buy beer?", "Does this user keep a dog or a cat at home?", "Redeems coupons?")
-
-
-@dataclass(frozen=True)
-class Batch:
-    readings: tuple[Reading, ...]
-    vectors_VE: torch.Tensor  # noqa: N815
-    reading_of_pair: tuple[int, ...]
-    queries: tuple[str, ...]
-    answers: tuple[str, ...]
-    alternatives: tuple[tuple[str, ...], ...]
-    told_reading: tuple[int, ...] = ()
-    told_answers: tuple[str, ...] = ()
-    told_alternatives: tuple[tuple[str, ...], ...] = ()
 
 
 class TextTable:
@@ -115,12 +103,12 @@ def test_slots_see_the_prefix_and_themselves_alone():
     assert mask[1, 6].nonzero().flatten().tolist() == [8]
 
 
-def batch_of(engine, users) -> Batch:
+def batch_of(engine, users) -> PairBatch:
     full = [user for user in users if user.num_events][:4]
     readings, table = readings_of(engine, full)
     scale = ("no beer", "one beer", "a few beers", "many beers")
     pairs = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (3, 2)]
-    return Batch(
+    return PairBatch(
         readings=tuple(readings),
         vectors_VE=table.vectors,
         reading_of_pair=tuple(user for user, _ in pairs),
@@ -142,6 +130,44 @@ def test_every_term_reaches_the_weights(engine, users):
     engine.modules.requires_grad_(False)
     # adapters of modalities that this profile does not have get none
     assert {name for name in without if "of_" not in name and "embed" not in name} <= {"hierarchy.types"}
+
+
+def test_outcome_and_outlook_are_the_mean_cross_entropies_of_a_loop(demo, users):
+    """The slow obvious way: each pair among its own scale, and for all outcomes of its reading."""
+    scale, other = (
+        ("no beer", "one beer", "a few beers", "many beers"),
+        ("no tea", "a tea", "two teas", "teas"),
+    )
+    asked = batch_of(demo, users)
+    batch = replace(
+        asked, told_reading=(0, 2), told_answers=("teas", "a tea"), told_alternatives=(other, other)
+    )
+    objective = Objective(demo, ObjectivePlan(contrastive_weight=0, next_token_weight=0))
+    objective.outlook.weight.data = torch.roll(torch.eye(128), 1, 0)
+    with torch.no_grad():
+        parts = objective(batch).parts
+        towers, tau = objective.towers, objective.plan.temperature
+        embedded = towers.users(
+            towers.read(batch.readings, batch.vectors_VE), batch.reading_of_pair, batch.queries
+        )
+        texts = dict(zip((*scale, *other), towers.answers([*scale, *other]), strict=True))
+
+        def loss(vector, choices, answer):
+            scores = torch.stack([vector @ texts[one] / tau for one in choices])
+            return float(torch.logsumexp(scores, 0) - scores[choices.index(answer)])
+
+        outcome = [loss(embedded[pair], scale, batch.answers[pair]) for pair in range(5)]
+        known = [(batch.reading_of_pair[pair], scale, batch.answers[pair]) for pair in range(5)]
+        known += [(0, other, "teas"), (2, other, "a tea")]
+        outlook = [
+            loss(torch.roll(embedded[pair], 1), choices, answer)
+            for pair in range(5)
+            for reading, choices, answer in known
+            if reading == batch.reading_of_pair[pair]
+        ]
+    assert parts["outcome"] == pytest.approx(np.mean(outcome), rel=1e-4)
+    assert parts["outlook"] == pytest.approx(np.mean(outlook), rel=1e-4)
+    assert len(outlook) == 2 * 3 + 2 * 2 + 1 * 2
 
 
 def test_a_weight_of_zero_leaves_the_term_out(engine, users):
