@@ -60,14 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _prepared(place: Place, say: Callable[[str], None]) -> list[results.Row]:
     from benchmarks.world.lake import make_lake
-    from benchmarks.world.training import PAIRS, make_pairs
+    from benchmarks.world.training import make_pairs
+    from qanchor_plugin.schemas import PAIRS_TABLE
 
     rows = []
     started = time.perf_counter()
     say("lake: sequences, texts and vectors")
     make_lake(place)
     rows.append(seconds_row("world-seconds", "lake", time.perf_counter() - started))
-    if not (place.lake / PAIRS).is_dir():
+    if not (place.lake / PAIRS_TABLE).is_dir():
         started = time.perf_counter()
         say("pairs")
         say(f"{make_pairs(place)} pairs")

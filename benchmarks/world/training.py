@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from deltalake import DeltaTable, write_deltalake
 
 from benchmarks.world.declarations import OWN_ADAPTERS, Place
@@ -15,14 +14,14 @@ from benchmarks.world.lake import ENGINE
 from benchmarks.world.variants import Variant, folder_name
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.config import PRESETS
-from qanchor_plugin.engine.fit_meaning import fit
+from qanchor_plugin.schemas import PAIRS_TABLE
 from qanchor_plugin.training.batches import BatchPlan
 from qanchor_plugin.training.objective import ObjectivePlan
+from qanchor_plugin.training.own_space import set_space
 from qanchor_plugin.training.pretrain import PretrainPlan, pretrain
 from qanchor_plugin.training.trainer import TrainPlan
 from qanchor_plugin.training.useru import PairPlan
 
-PAIRS = "useru_pairs"
 NUM_TOPICS = 0
 """Topics of question and answer pairs a user: none; the world's pairs are futures and outcomes."""
 DONE = "variant.json"
@@ -42,7 +41,7 @@ def make_pairs(place: Place, *, questions_per_shard: int = 24, seed: int = 0) ->
         seed=seed,
     )
     build(get_session(settings, app_name="qanchor world"), settings, place.profile, plan)
-    return DeltaTable(str(place.lake / PAIRS)).to_pyarrow_dataset().count_rows()
+    return DeltaTable(str(place.lake / PAIRS_TABLE)).to_pyarrow_dataset().count_rows()
 
 
 def plan_of(place: Place, start: Path, variant: Variant, *, num_steps: int, seed: int) -> PretrainPlan:
@@ -88,14 +87,14 @@ def untrained(place: Place, variant: Variant, *, fitted: bool) -> Path:
 
 
 def fit_meaning_space(engine: QueryAnchorEngine, lake: Path) -> None:
-    """The engine's meaning heads compare in the space of the texts that the lake holds vectors of."""
+    """The engine's meaning heads compare in the space of the texts that the lake holds vectors of; the
+    world's events all stand before the cutoff."""
     table = DeltaTable(str(lake / "event_vectors")).to_pyarrow_table(
         filters=[("encoder_id", "=", engine.encoder_id)]
     )
     stored = b"".join(table["vector"].to_pylist())
     vectors = np.frombuffer(stored, "<f2").reshape(-1, engine.encoder_dim).astype(np.float32)
-    space = fit(vectors, engine.config.meaning_dim)
-    engine.modules.space.load_state_dict({name: torch.from_numpy(value) for name, value in space.items()})
+    set_space(engine, vectors)
 
 
 def lake_of_share(place: Place, share: float) -> Path:
@@ -109,13 +108,13 @@ def lake_of_share(place: Place, share: float) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for entry in place.lake.iterdir():
-        if entry.name != PAIRS:
+        if entry.name != PAIRS_TABLE:
             (folder / entry.name).symlink_to(entry.resolve(), target_is_directory=entry.is_dir())
-    table = DeltaTable(str(place.lake / PAIRS))
+    table = DeltaTable(str(place.lake / PAIRS_TABLE))
     num_shards = 1 + max(int(one["shard"]) for one in table.partitions())
     kept = max(1, round(share * num_shards))
     rows = table.to_pyarrow_table(partitions=[("shard", "in", [str(one) for one in range(kept)])])
-    write_deltalake(str(folder / PAIRS), rows, partition_by=["shard"])
+    write_deltalake(str(folder / PAIRS_TABLE), rows, partition_by=["shard"])
     return folder
 
 
