@@ -12,13 +12,14 @@ from benchmarks.world.declarations import ASKED, Place
 from benchmarks.world.embed import embed_directly, embed_through_feast, entity_keys, largest_difference
 from benchmarks.world.lake import make_lake
 from benchmarks.world.margin import FUTURE_BINS, future_cutoff, towers_of
-from benchmarks.world.training import PAIRS, fit_meaning_space, lake_of_share, make_pairs
+from benchmarks.world.training import fit_meaning_space, lake_of_share, make_pairs
 from qanchor_plugin.backend import LocalBackend
 from qanchor_plugin.backend.protocol import Ask
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.config import DEMO
 from qanchor_plugin.evaluation.synthetic import World
 from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES
+from qanchor_plugin.schemas import PAIRS_TABLE
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 from qanchor_plugin.training.useru.future import future_query
 
@@ -52,13 +53,13 @@ def test_feast_and_the_engine_give_the_same_embeddings(place: Place, tmp_path: P
 
 def test_pairs_end_before_the_cutoff_and_a_share_of_them_is_a_share_of_users(place: Place) -> None:
     num_pairs = make_pairs(place, questions_per_shard=8)
-    pairs = DeltaTable(str(place.lake / PAIRS)).to_pyarrow_table()
+    pairs = DeltaTable(str(place.lake / PAIRS_TABLE)).to_pyarrow_table()
     assert pairs.num_rows == num_pairs > 0
     assert set(pairs["kind"].to_pylist()) == {"future", "outcome"}
     latest = max(at.timestamp() for at in pairs["cutoff"].to_pylist()) * 1_000_000
     assert latest + 30 * MICROS_PER_DAY < place.cutoff_us
     share = lake_of_share(place, 0.5)  # one shard holds all 60: half of it is at least one
-    assert DeltaTable(str(share / PAIRS)).to_pyarrow_table().num_rows == num_pairs
+    assert DeltaTable(str(share / PAIRS_TABLE)).to_pyarrow_table().num_rows == num_pairs
     assert (share / "behaviour_sequences").resolve() == (place.lake / "behaviour_sequences").resolve()
 
 
