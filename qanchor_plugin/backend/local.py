@@ -19,6 +19,9 @@ from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 
 DEFAULT_PREFIX_BYTES = 256 * 1024 * 1024
 MAX_PREPARED_QUERIES = 1024
+WARM_UP_SECONDS = 300.0
+NUM_SLOTS = 4
+"""Requests that compute at once in a process; one more is answered as busy instead of queueing."""
 
 
 class LocalBackend:
@@ -32,7 +35,11 @@ class LocalBackend:
     Attributes:
         counts: ``prefix_memory``, ``prefix_delta`` and ``prefix_built``: where prefixes came from;
             ``unknown_user``.
+        warm_up_seconds, num_slots: as the protocol says.
     """
+
+    warm_up_seconds = WARM_UP_SECONDS
+    num_slots = NUM_SLOTS
 
     def __init__(
         self,
@@ -61,8 +68,12 @@ class LocalBackend:
         for ask in asked:
             self._engine(ask).prepared(ask)
 
-    def embed(self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask]) -> list[list[Answer | None]]:
+    def embed(
+        self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask], *, seconds: float | None = None
+    ) -> list[list[Answer | None]]:
         """Every user's answer to every query (users x asked); None for a user never seen.
+
+        ``seconds`` is not looked at: a forward that has begun is worth its end, its answers are kept.
 
         Raises:
             LakeError: no lake yet, or it cannot be read.
@@ -81,6 +92,9 @@ class LocalBackend:
                     for place, answer in zip(places, found, strict=True):
                         answers[start + row][place] = answer
         return answers
+
+    def close(self) -> None:
+        """Nothing to give back: engines stay with the process."""
 
     def _embed_batch(
         self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask]

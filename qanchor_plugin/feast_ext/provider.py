@@ -13,7 +13,7 @@ from feast.infra.online_stores.helpers import get_online_store_from_config
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.passthrough_provider import PassthroughProvider
 
-from qanchor_plugin.backend import Backend, LakeReader, LocalBackend
+from qanchor_plugin.backend import Backend, LakeReader, backend_of
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.feast_ext import on_demand
 from qanchor_plugin.feast_ext.declarations import is_anchor, settings_from_config
@@ -49,8 +49,8 @@ class QAnchorProvider(PassthroughProvider):
 
     @cached_property
     def backend(self) -> Backend:
-        """Who computes: this process. Nothing is loaded before the first miss."""
-        return LocalBackend(self.settings, tables=self.tables)
+        """Who computes, by configuration; nothing is loaded before the first miss."""
+        return backend_of(self.settings, tables=self.tables)
 
     @cached_property
     def misses(self) -> MissAnswerer:
