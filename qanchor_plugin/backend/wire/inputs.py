@@ -70,7 +70,7 @@ def read_prefixes(batch: pa.RecordBatch) -> list[PrefixRow]:
     _check(batch, PREFIXES)
     found = []
     for row in batch.to_pylist():
-        entry = entry_from_row(row) if 0 < row[S.NUM_TOKENS] and 0 <= row[S.NUM_EVENTS] else None
+        entry = entry_from_row(row) if row[S.NUM_TOKENS] > 0 and row[S.NUM_EVENTS] >= 0 else None
         if entry is None or not entry.is_sound(user=row[S.USER], prefix_id=row[S.PREFIX_ID]):
             raise InputDataError(
                 "a prefix's bytes are not those that its content digest was taken of. Send it again."
