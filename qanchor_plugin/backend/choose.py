@@ -22,4 +22,4 @@ def backend_of(settings: Settings, *, tables: LakeTables | None = None) -> Backe
         require(module, purpose="Asking a pool of workers")
     from qanchor_plugin.backend.flight import FlightBackend
 
-    return FlightBackend(settings)
+    return FlightBackend(settings.worker)

@@ -15,9 +15,8 @@ from qanchor_plugin.backend.pool import WorkerPool
 from qanchor_plugin.backend.protocol import Answer, Ask
 from qanchor_plugin.backend.ring import WorkerRing
 from qanchor_plugin.backend.shares import Call, Cancellation, Round, Share
-from qanchor_plugin.declare import Settings
 from qanchor_plugin.declare.worker_settings import WorkerSettings
-from qanchor_plugin.errors import BackendError, BrokenAnswerError, DeadlineError
+from qanchor_plugin.errors import BrokenAnswerError, DeadlineError
 from qanchor_plugin.identity import is_of_scenario, scenario_identity
 from qanchor_plugin.prefix_store import PrefixEntry
 
@@ -33,13 +32,13 @@ Answers = list[list[Answer | None]]
 
 
 class FlightBackend:
-    """Asks the workers of ``settings.worker``; shared by the threads of a process.
+    """Asks a pool of workers; shared by the threads of a process.
 
     No wrong vector: every answer is checked for its rows, shape, length, engine, scenario and cutoff, and a
     stream that breaks off is an error. No call outlasts its time, whatever a worker does.
 
     Args:
-        settings: the feature repo's; ``worker`` must be there.
+        settings: the section ``worker`` of the feature repo's.
 
     Attributes:
         warm_up_seconds: no engine is loaded here.
@@ -49,11 +48,9 @@ class FlightBackend:
     warm_up_seconds = 0.0
     num_slots = 32
 
-    def __init__(self, settings: Settings) -> None:
-        if settings.worker is None:
-            raise BackendError("no workers are configured; add 'qanchor: worker:' to feature_store.yaml.")
-        self.settings: WorkerSettings = settings.worker
-        self.pool = WorkerPool(settings.worker)
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.pool = WorkerPool(settings)
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="qanchor-flight")
 
     def prepare(self, asked: Sequence[Ask]) -> None:

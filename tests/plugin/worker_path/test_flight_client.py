@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from qanchor_plugin.backend.flight import FlightBackend
-from qanchor_plugin.declare import Settings
 from qanchor_plugin.declare.worker_settings import WorkerSettings
 from qanchor_plugin.errors import BackendError, BrokenAnswerError, DeadlineError, QAnchorError
 from qanchor_plugin.prefix_store import PrefixEntry, make_entry
@@ -31,7 +30,7 @@ def pair() -> Iterator[list[StubProcess]]:
 
 
 def backend(*addresses: str, **settings: object) -> FlightBackend:
-    return FlightBackend(Settings(lake="none", worker=WorkerSettings(addresses=addresses, **settings)))
+    return FlightBackend(WorkerSettings(addresses=addresses, **settings))
 
 
 def check(found: list, users: list[bytes], *queries: str) -> None:
