@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from qanchor_plugin.backend.engines import shared_engine
 from qanchor_plugin.backend.lake_reader import LakeReader
@@ -123,6 +124,15 @@ class LocalBackend:
             for row, found in enumerate(self._answered(loaded, entries, cutoffs, together)):
                 answers[row].update(zip(places, found, strict=True))
         return [[row[place] for place in range(len(asked))] for row in answers]
+
+    def engine_digest(self, name: str) -> str:
+        """The digest of an engine that :meth:`prepare` has loaded."""
+        return str(self._engines[name].engine.digest)
+
+    def scenario_id(self, ask: Ask) -> str:
+        """The identity that the query has with the engine and soft prompt that stand here."""
+        _, identity = self._engine(ask).prepared(replace(ask, scenario_id=None))
+        return identity
 
     def forget(self, users: Sequence[bytes]) -> int:
         """Nothing of these users is held in this process; how many entries that were."""
