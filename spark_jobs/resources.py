@@ -27,8 +27,9 @@ def engine_profile(spark: "SparkSession", settings: Settings) -> "ResourceProfil
     master = spark.sparkContext.master or ""
     if master == "local" or master.startswith("local["):
         raise QAnchorError(
-            f"spark_gpus and spark_task_cpus need a cluster; the master is {master!r}, where Spark knows no stage-level resources. Remove them from feature_store.yaml (one process uses the "
-            "GPU it finds: 'device: auto'), or name a cluster in spark_master."
+            f"spark_gpus and spark_task_cpus need a cluster; the master is {master!r}, where Spark knows no "
+            "stage-level resources. Remove them from feature_store.yaml (one process uses the GPU it finds: "
+            "'device: auto'), or name a cluster in spark_master."
         )
     from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 

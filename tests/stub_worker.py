@@ -51,7 +51,7 @@ def known_answer(user: bytes, ask: Ask, cutoff: int) -> Answer | None:
 
 
 class StubWorker(fl.FlightServerBase):
-    """Answers every request in one mode."""
+    """Answers every request in one mode, or in the one that its query names."""
 
     def __init__(self, location: str, *, mode: str, seconds: float, slots: int, **tls: object) -> None:
         super().__init__(location, **tls)
@@ -63,14 +63,15 @@ class StubWorker(fl.FlightServerBase):
     ) -> None:
         """One request."""
         header = wire.Header.from_bytes(descriptor.command)
+        mode = header.asks[0].query if self._mode == "obeys" else self._mode
         users, cutoffs = self._rows(header, reader)
-        if self._mode == "die":
+        if mode == "die":
             os._exit(9)
-        if self._mode == "overloaded" or not self._slots.acquire(blocking=False):
+        if mode == "overloaded" or not self._slots.acquire(blocking=False):
             raise wire.flight_error(OverloadedError("the queue is full.", retry_after_ms=50))
         try:
             time.sleep(self._seconds)
-            messages = self._spoilt(header, users, cutoffs)
+            messages = self._spoilt(mode, header, users, cutoffs)
         finally:
             self._slots.release()
         if not messages:
@@ -95,7 +96,7 @@ class StubWorker(fl.FlightServerBase):
                 cutoffs += [row.cutoff for row in rows]
         return users, cutoffs
 
-    def _spoilt(self, header: wire.Header, users: list[bytes], cutoffs: list[int]) -> Messages:
+    def _spoilt(self, mode: str, header: wire.Header, users: list[bytes], cutoffs: list[int]) -> Messages:
         """The right answer, spoilt as the mode says."""
         rows = [
             (row, column, known_answer(user, ask, cutoffs[row]))
@@ -103,11 +104,11 @@ class StubWorker(fl.FlightServerBase):
             for column, ask in enumerate(header.asks)
         ]
         engines = {ask.engine: ENGINE_DIGEST for ask in header.asks}
-        spoil: Callable[[list, dict], tuple[list, dict, int]] = SPOILT.get(self._mode, _nothing)
+        spoil: Callable[[list, dict], tuple[list, dict, int]] = SPOILT.get(mode, _nothing)
         rows, engines, count = spoil(rows, engines)
         end = wire.End(rows=count, engines=engines, request_id=header.request_id)
         messages: Messages = [(batch, None) for batch in wire.answer_batches(rows)]
-        return messages if self._mode == "torn" else [*messages, (None, end.to_bytes())]
+        return messages if mode == "torn" else [*messages, (None, end.to_bytes())]
 
 
 def _nothing(rows: list, engines: dict) -> tuple[list, dict, int]:
@@ -141,7 +142,7 @@ SPOILT: dict[str, Callable[[list, dict], tuple[list, dict, int]]] = {
 def main() -> None:
     """Serves until it is killed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mode", default="ok")
+    parser.add_argument("--mode", default="ok", help="how it answers; 'obeys': as the query says")
     parser.add_argument("--seconds", type=float, default=0.0, help="how long each answer takes")
     parser.add_argument("--slots", type=int, default=1000, help="requests at once; more are refused")
     parser.add_argument("--port", type=int, default=0)

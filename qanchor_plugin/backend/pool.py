@@ -34,6 +34,9 @@ class WorkerPool:
 
     Args:
         settings: the section ``worker`` of the configuration.
+
+    Attributes:
+        last_failure: what a worker last failed with, for messages.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -43,6 +46,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._ring: WorkerRing | None = None
         self._breakers: dict[str, WorkerBreaker] = {}
+        self.last_failure = ""
 
     def ring(self, *, seconds: float) -> WorkerRing:
         """The workers as they are known now.
@@ -73,6 +77,7 @@ class WorkerPool:
         """The worker gave this error, or none to a call that began at ``since`` (``time.monotonic()``)."""
         found = [name for kind, name in _OUTCOMES.items() if isinstance(error, kind)]
         CALLS.labels(found[0] if found else "failed").inc()
+        self.last_failure = str(error)
         if isinstance(error, ALIVE):
             self._tell(address, WorkerBreaker.released)
         elif isinstance(error, DeadlineError):

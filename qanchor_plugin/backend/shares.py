@@ -179,7 +179,7 @@ class Round:
         if not share.running:
             share.failure = NobodyAskedError(
                 f"none of the workers {list(share.order)} is asked now: each failed several times in a row. "
-                "They are tried again by themselves; see that they run (qanchor doctor)."
+                f"They are tried again by themselves. The last failure was: {self.pool.last_failure}"
             )
         return False
 
