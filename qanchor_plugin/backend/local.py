@@ -20,6 +20,9 @@ from qanchor_plugin.prefix_store import DeltaTier, LakeTables, MemoryTier, Prefi
 from qanchor_plugin.sequence import UserSlice, slice_at
 
 DEFAULT_PREFIX_BYTES = 256 * 1024 * 1024
+WARM_UP_SECONDS = 300.0
+NUM_SLOTS = 4
+"""Requests that compute at once in a process; one more is answered as busy instead of queueing."""
 
 
 class LocalBackend:
@@ -34,7 +37,11 @@ class LocalBackend:
         counts: ``prefix_memory``, ``prefix_delta`` and ``prefix_built``: where prefixes came from;
             ``unknown_user``.
         seconds: spent on ``lake`` (histories read), ``prefix`` (found or built) and ``embed``.
+        warm_up_seconds, num_slots: as the protocol says.
     """
+
+    warm_up_seconds = WARM_UP_SECONDS
+    num_slots = NUM_SLOTS
 
     def __init__(
         self,
@@ -65,7 +72,12 @@ class LocalBackend:
             self._engine(ask).prepared(ask)
 
     def embed(
-        self, users: Sequence[bytes], cutoff: int | Sequence[int], asked: Sequence[Ask]
+        self,
+        users: Sequence[bytes],
+        cutoff: int | Sequence[int],
+        asked: Sequence[Ask],
+        *,
+        seconds: float | None = None,
     ) -> list[list[Answer | None]]:
         """Every user's answer to every query (users x asked); None for a user never seen.
 
@@ -73,6 +85,7 @@ class LocalBackend:
             users: serialised entity keys, distinct.
             cutoff: one instant for all, or one a user.
             asked: the queries.
+            seconds: not looked at: a forward that has begun is worth its end, its answers are kept.
 
         Raises:
             LakeError: no lake yet, or it cannot be read.
@@ -89,6 +102,9 @@ class LocalBackend:
                     for place, answer in zip(places, found, strict=True):
                         answers[start + row][place] = answer
         return answers
+
+    def close(self) -> None:
+        """Nothing to give back: engines stay with the process."""
 
     def embed_prefixes(
         self, entries: Sequence[PrefixEntry], cutoffs: Sequence[int], asked: Sequence[Ask]

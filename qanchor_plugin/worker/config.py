@@ -109,6 +109,7 @@ class WorkerConfig:
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:
+    given = {**given, "worker": None, "spark_embeds_on": "executors"}  # a worker asks no other worker
     clock = given["clock"]
     return Settings(**{**given, "clock": None if clock is None else datetime.fromisoformat(clock)})
 
