@@ -64,7 +64,9 @@ def worker(
     max_wait_ms: Annotated[
         float, typer.Option("--max-wait-ms", help="How long a request waits for company.")
     ] = WorkerConfig.max_wait_ms,
-    prefix_mb: Annotated[int, typer.Option("--prefix-mb", help="Memory tier of each process.")] = 256,
+    prefix_mb: Annotated[
+        int | None, typer.Option("--prefix-mb", help="Memory tier of each process; else the repo's.")
+    ] = None,
     max_queue: Annotated[
         int, typer.Option("--max-queue", help="Waiting requests; one more is refused.")
     ] = Limits.queue_requests,
@@ -103,7 +105,7 @@ def worker(
         tokens=tuple(filter(None, [os.environ.get(TOKEN_VARIABLE, "")])),
         batch_tokens=batch_tokens,
         max_wait_ms=max_wait_ms,
-        prefix_bytes=prefix_mb * MEGABYTE,
+        prefix_bytes=None if prefix_mb is None else prefix_mb * MEGABYTE,
         grace_seconds=grace,
         limits=Limits(queue_requests=max_queue, request_rows=max_rows),
     )
