@@ -55,6 +55,7 @@ class WorkerConfig:
         prefix_bytes: bound of the memory tier; None is the settings'.
         torch_threads: threads of one engine call on a CPU; 0 lets torch choose.
         grace_seconds: accepted requests may take this long after SIGTERM.
+        hang_seconds: one batch that takes longer makes ``/live`` say no.
         limits: see :class:`Limits`.
     """
 
@@ -76,6 +77,7 @@ class WorkerConfig:
     prefix_bytes: int | None = None
     torch_threads: int = 0
     grace_seconds: float = 30.0
+    hang_seconds: float = 300.0
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
