@@ -168,7 +168,10 @@ def _words(event: dict[str, Any]) -> str:
     if kind == "listening":
         return f"listening at {event['address']}, health at {event['health']}/ready (pid {event['pid']})"
     if kind == "ready":
-        return f"ready: {engines} over the lake {event['lake']}; prefixes from memory, then Delta, else built"
+        if event["lake"] is None:
+            return f"ready: {engines}; only for prefixes that are sent"
+        tiers = ", then ".join(event["tiers"])
+        return f"ready: {engines} over the lake {event['lake']}; prefixes from {tiers}, else built"
     if kind == "reloaded":
         return f"reloaded: {engines}"
     if kind in ("failed", "reload_failed"):

@@ -142,7 +142,15 @@ class WorkerProcess:
             self._announce({"event": "failed", "error": str(error)})
             self._events.put("failed")
             return
-        self._announce({"event": "ready", "engines": serving.engines, "lake": serving.settings.lake})
+        tiers = ["memory", *(["disk"] if serving.settings.prefix_folder else []), "delta"]
+        self._announce(
+            {
+                "event": "ready",
+                "engines": serving.engines,
+                "lake": serving.settings.lake if self._config.needs_lake else None,
+                "tiers": tiers if self._config.needs_lake else [],
+            }
+        )
 
     def _set_up_torch(self) -> None:
         from transformers.utils import logging as transformers_logging
