@@ -95,9 +95,13 @@ class AnchorReader:
         anchor = read.anchor
         complete_to = self._complete_to(anchor)
         judged = [R.judge(row, anchor, now=now, complete_to=complete_to) for row in read.rows]
+        fresh = 0
         for verdict, _ in judged:
-            if verdict is not Verdict.FRESH:
+            if verdict is Verdict.FRESH:
+                fresh += 1
+            else:
                 MISSES.labels(verdict.value).inc()
+        ANSWERS.labels(R.STORED).inc(fresh)
         return judged
 
     def _complete_to(self, anchor: Anchor) -> int | None:
@@ -148,9 +152,9 @@ class AnchorReader:
 def _settled(
     read: AnchorRead, row: int, verdict: Verdict, as_of: int | None, answered: bool, answer: Answer | None
 ) -> R.OnlineRow:
-    stored_at, features = read.rows[row]
     if verdict is Verdict.FRESH:
-        return stored_at, R.with_status(features or {}, _counted(R.STORED), as_of)
+        return R.stored_row(read, row, as_of)
+    stored_at, features = read.rows[row]
     if answer is not None:
         return R.instant_of(answer.cutoff), R.answer_features(answer, _counted(R.COMPUTED))
     if answered:
@@ -264,7 +268,7 @@ def _split(
                 anchor=Anchor.of(view),
                 requested=list(requested),
                 keys=keys,
-                users=[R.entity_user(key) for key in keys],
+                users=R.UserKeys(keys),
                 indexes=indexes,
                 num_rows=num_rows,
             )
