@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -95,13 +96,9 @@ class AnchorReader:
         anchor = read.anchor
         complete_to = self._complete_to(anchor)
         judged = [R.judge(row, anchor, now=now, complete_to=complete_to) for row in read.rows]
-        fresh = 0
-        for verdict, _ in judged:
-            if verdict is Verdict.FRESH:
-                fresh += 1
-            else:
-                MISSES.labels(verdict.value).inc()
-        ANSWERS.labels(R.STORED).inc(fresh)
+        for verdict, count in Counter(verdict for verdict, _ in judged).items():
+            fresh = verdict is Verdict.FRESH
+            (ANSWERS.labels(R.STORED) if fresh else MISSES.labels(verdict.value)).inc(count)
         return judged
 
     def _complete_to(self, anchor: Anchor) -> int | None:
