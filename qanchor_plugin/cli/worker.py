@@ -12,6 +12,7 @@ from qanchor_plugin.cli.repo import RepoOption, find_repo, settings_of
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import DeclarationError, InputDataError
 from qanchor_plugin.worker.config import Limits, WorkerConfig
+from qanchor_plugin.worker.logs import count_alone, log_as_json
 
 EXAMPLES = (
     "Examples:  qanchor worker --repo .  ·  "
@@ -63,7 +64,9 @@ def worker(
     max_wait_ms: Annotated[
         float, typer.Option("--max-wait-ms", help="How long a request waits for company.")
     ] = WorkerConfig.max_wait_ms,
-    prefix_mb: Annotated[int, typer.Option("--prefix-mb", help="Memory tier of each process.")] = 256,
+    prefix_mb: Annotated[
+        int | None, typer.Option("--prefix-mb", help="Memory tier of each process; else the repo's.")
+    ] = None,
     max_queue: Annotated[
         int, typer.Option("--max-queue", help="Waiting requests; one more is refused.")
     ] = Limits.queue_requests,
@@ -102,7 +105,7 @@ def worker(
         tokens=tuple(filter(None, [os.environ.get(TOKEN_VARIABLE, "")])),
         batch_tokens=batch_tokens,
         max_wait_ms=max_wait_ms,
-        prefix_bytes=prefix_mb * MEGABYTE,
+        prefix_bytes=None if prefix_mb is None else prefix_mb * MEGABYTE,
         grace_seconds=grace,
         limits=Limits(queue_requests=max_queue, request_rows=max_rows),
     )
@@ -112,7 +115,7 @@ def worker(
 
 def run(config: WorkerConfig, processes: int, threads: int, as_json: bool) -> int:
     """Serves until a signal; the exit code."""
-    from qanchor_plugin.worker.logs import log_as_json
+    count_alone()
     from qanchor_plugin.worker.process import WorkerProcess, announce_json
     from qanchor_plugin.worker.supervisor import Supervisor, cuda_devices
 
@@ -165,7 +168,10 @@ def _words(event: dict[str, Any]) -> str:
     if kind == "listening":
         return f"listening at {event['address']}, health at {event['health']}/ready (pid {event['pid']})"
     if kind == "ready":
-        return f"ready: {engines} over the lake {event['lake']}; prefixes from memory, then Delta, else built"
+        if event["lake"] is None:
+            return f"ready: {engines}; only for prefixes that are sent"
+        tiers = ", then ".join(event["tiers"])
+        return f"ready: {engines} over the lake {event['lake']}; prefixes from {tiers}, else built"
     if kind == "reloaded":
         return f"reloaded: {engines}"
     if kind in ("failed", "reload_failed"):

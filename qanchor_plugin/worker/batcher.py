@@ -33,9 +33,9 @@ class Batcher:
         self._queues: dict[str, deque[Piece]] = {"online": deque(), "batch": deque()}
         self._changed = threading.Condition()
         self._waiting: dict[Request, int] = {}
-        self._running: Batch | None = None
         self._closing = ""
         self._ended = False
+        self._running_since = 0.0
         self._cell_seconds = FIRST_GUESS_SECONDS
         self.estimate = TokenEstimate()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -66,6 +66,11 @@ class Batcher:
             self._gauges()
             self._changed.notify_all()
 
+    def running_seconds(self) -> float:
+        """How long the batch of this moment has been computed; 0 without one."""
+        since = self._running_since
+        return now() - since if since else 0.0
+
     def drop(self, request: Request) -> None:
         """Nobody waits for the request any more; what is left of it is not computed."""
         with self._changed:
@@ -78,10 +83,10 @@ class Batcher:
             self._closing = why
             self._changed.notify_all()
 
-    def idle(self) -> bool:
-        """Whether nothing waits and nothing is computed."""
+    def num_waiting(self) -> int:
+        """Requests that are not answered yet."""
         with self._changed:
-            return not self._waiting and self._running is None
+            return len(self._waiting)
 
     def close(self) -> None:
         """The thread has ended; what still waited has failed as draining."""
@@ -98,7 +103,7 @@ class Batcher:
 
     def _run(self) -> None:
         while (batch := self._next()) is not None:
-            started = now()
+            started = self._running_since = now()
             for piece in batch.pieces:
                 request = piece.request
                 if not request.started:
@@ -107,6 +112,7 @@ class Batcher:
                         started - request.arrived
                     )
             self._compute(batch)
+            self._running_since = 0.0
             self._finish(batch, now() - started)
 
     def _finish(self, batch: Batch, seconds: float) -> None:
@@ -119,7 +125,6 @@ class Batcher:
             for piece in batch.pieces:
                 piece.request.compute_seconds += seconds
                 self._left(piece)
-            self._running = None
             self._gauges()
 
     def _next(self) -> Batch | None:
@@ -141,7 +146,6 @@ class Batcher:
                 kept = [piece for piece in queue if id(piece) not in taken]
                 queue.clear()
                 queue.extend(kept)
-                self._running = batch
                 self._gauges()
                 return batch
         return None
