@@ -76,7 +76,7 @@ def last_checked(recorded_runs: Sequence[Mapping[str, str]], group: AskedGroup, 
         if CHECKED + group.name in runs
     ]
     mine = [one for one in found if one.of == _of(group) and one.end <= end]
-    return max(mine, key=lambda one: one.end, default=None)
+    return max(reversed(mine), key=lambda one: one.end, default=None)
 
 
 def positions(consumed: Mapping[str, Consumed]) -> dict[str, dict[str, int]]:

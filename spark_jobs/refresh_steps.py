@@ -158,7 +158,10 @@ class Run:
             return {CHECKED + group.name: checked_now(group, self.end_us, self._seen).to_json()}
 
         tables = ("behaviour_sequences", "profile_rows", "changed_users")
-        parts = lambda group: [group.profile.digest, group.engine.prefix_digest]  # noqa: E731
+
+        def parts(group: AskedGroup) -> list[str]:
+            return [group.profile.digest, group.engine.prefix_digest]
+
         self._each(groups, build, tables, parts, record)
 
     def embeddings(self, groups: Sequence[AskedGroup]) -> None:

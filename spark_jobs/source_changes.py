@@ -107,7 +107,8 @@ def increment(
     if not full and consumed.batches:
         read = _delta if now.location else _other
         return read(spark, source, consumed, now)
-    number = now.number if now.location else (consumed.newest(now.table) or 0)
+    newest = consumed.newest(now.table)
+    number = now.number if now.location else (0 if newest is None else newest + 1)
     return _read(
         spark,
         source,
