@@ -51,6 +51,15 @@ class Consumed:
     recorded: Batch | None = None
     fingerprint: str = ""
 
+    @property
+    def standing(self) -> Batch | None:
+        """The table that the lake has rows of, from its first version to the last; None where it has none."""
+        table = (
+            self.recorded.table if self.recorded is not None else next((b.table for b in self.batches), None)
+        )
+        newest = None if table is None else self.newest(table)
+        return None if table is None or newest is None else Batch(table=table, first=0, last=newest)
+
     def newest(self, table: str) -> int | None:
         """The last version of this table that is in the lake; None where that cannot be told.
 
