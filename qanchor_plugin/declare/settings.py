@@ -44,6 +44,9 @@ class Settings:
         prefix_memory_bytes: bound of the memory tier of prefixes, a process.
         prefix_folder: folder of the disk tier, on a local disk; None has none.
         prefix_folder_bytes: bound of the disk tier, all processes together.
+        look_back_days: of sources that are not Delta, events this long before the newest one known are read
+            again at every refresh; what changed before that is seen by a full one.
+        max_misses_per_second: users a second whose misses are computed online; 0 is without limit.
     """
 
     lake: str
@@ -68,6 +71,8 @@ class Settings:
     prefix_memory_bytes: int = 256 * 1024 * 1024
     prefix_folder: str | None = None
     prefix_folder_bytes: int = 10 * 1024 * 1024 * 1024
+    look_back_days: float = 7.0
+    max_misses_per_second: float = 0.0
 
     def __post_init__(self) -> None:
         faults = []
@@ -75,6 +80,9 @@ class Settings:
             faults.append(f"on_miss is {self.on_miss!r}; accepted are {list(ON_MISS)}.")
         if not 0 <= self.max_bad_row_share <= 1:
             faults.append(f"max_bad_row_share is {self.max_bad_row_share}; it is a share, 0 to 1.")
+        for name in ("look_back_days", "max_misses_per_second"):
+            if not getattr(self, name) >= 0:
+                faults.append(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if self.device not in ("auto", "cpu", "cuda"):
             faults.append(f"device is {self.device!r}; accepted are auto, cpu and cuda.")
         if self.kv not in KV_MODES:
