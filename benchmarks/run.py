@@ -5,7 +5,16 @@ import sys
 
 from benchmarks import results
 
-BENCHMARKS = ("user_cost", "driver_memory", "refresh", "commands", "worker", "online_hits")
+BENCHMARKS = (
+    "user_cost",
+    "driver_memory",
+    "kv",
+    "plan",
+    "refresh",
+    "commands",
+    "worker",
+    "online_hits",
+)
 
 
 def main() -> int:

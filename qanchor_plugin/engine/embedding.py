@@ -1,12 +1,14 @@
-"""Prefixes and queries to embeddings, in forwards of fixed shape.
+"""Prefixes and queries to embeddings, by a budget of tokens.
 
-A prefix is padded to a multiple chosen by its own length alone, and users of one padded length go
-through together: what a user gets does not depend on the others of the call. Each user's prefix is
-read once (prefill); all queries then run packed over its keys and values, which are never copied per
-query. Shape letters: P prefixes, Q queries, B users of a forward, L padded prefix length.
+Each user's prefix is read once (prefill); all queries then run packed over its keys and values, which
+are never copied per query. A language model on a CPU takes users of any lengths together, without padding
+(:mod:`..decoder`); what a user gets then differs by rounding alone from what it gets alone (1e-6 in float32).
+Elsewhere forwards have a fixed shape: a prefix is padded to a multiple chosen by its own length alone,
+and users of one padded length go through together. Shape letters: P prefixes, Q queries, B users of a
+forward, L padded prefix length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,9 @@ from qanchor_plugin.engine.prefix import DAY_OFFSET, Prefix, day_number
 from qanchor_plugin.engine.suffix import Packed, PreparedQuery, pack, packs
 
 Float32 = npt.NDArray[np.float32]
+Places = npt.NDArray[np.intp]
+ANSWER_TOKENS = 256
+"""Suffix tokens that keep a CPU busy: fewer read the weights for too little (docs/engine-speed.md)."""
 
 
 def embed_packed(
@@ -43,27 +48,21 @@ def embed_packed(
     if not len(prefixes) or not len(queries):
         return out
     runs = packs(queries, max_tokens=config.max_packed_tokens)
-    packed = [
-        pack([queries[n].rows for n in run], multiple=config.length_multiple).to(device) for run in runs
-    ]
+    multiple = 1 if modules.is_flat else config.length_multiple
+    packed = [pack([queries[n].rows for n in run], multiple=multiple).to(device) for run in runs]
     longest = max(len(one.query_S) for one in packed)
-    multiple = config.length_multiple
     padded = np.array([-(-len(one.tokens) // multiple) * multiple for one in prefixes])
     stored = [None] * len(prefixes) if kept is None else list(kept)
     loaded = np.array([one is not None for one in stored])
-    for length, from_store in sorted(set(zip(padded.tolist(), loaded.tolist(), strict=True))):
-        members = np.flatnonzero((padded == length) & (loaded == from_store))
-        most = rows_per_forward(config, int(length) + longest, device)
-        for start in range(0, len(members), most):
-            chunk = members[start : start + most]
-            size = most if modules.compute_dtype != torch.float32 else _power_of_two(len(chunk), most)
-            batch = _Batch(
-                modules, [prefixes[n] for n in chunk], [cutoffs[n] for n in chunk], int(length), size
-            )
-            rows = [chunk[min(row, len(chunk) - 1)] for row in range(size)]
-            ready = [one for row in rows if (one := stored[row]) is not None]
+    chunks = _flat_chunks if modules.is_flat else _fixed_chunks
+    for members in (np.flatnonzero(~loaded), np.flatnonzero(loaded)):
+        for among, size in chunks(modules, padded[members], longest):
+            chunk = members[among]
+            some, length = [prefixes[n] for n in chunk], int(padded[chunk].max())
+            batch = _Batch(modules, some, [cutoffs[n] for n in chunk], length, size)
+            ready = [one for n in chunk if (one := stored[n]) is not None]
             if ready:
-                kv = decode(modules, ready, [prefixes[row] for row in rows], int(length))
+                kv = decode(modules, ready, some, length, size=size)
             else:
                 kv = modules.prefill(batch.rows, batch.positions, batch.valid)
             for run, one in zip(runs, packed, strict=True):
@@ -72,11 +71,39 @@ def embed_packed(
     return out
 
 
-def rows_per_forward(config: EngineConfig, tokens: int, device: torch.device) -> int:
-    """Users of one forward: what the token budget allows.
+def _flat_chunks(modules: EngineModules, lengths: Places, longest: int) -> Iterator[tuple[Places, int]]:
+    """Users of one forward, and its size: neighbours in length, as many as fill the suffix step's products
+    and the token budget (what their keys and values take)."""
+    order = np.argsort(lengths, kind="stable")
+    most = -(-ANSWER_TOKENS // longest)
+    start = 0
+    while start < len(order):
+        fits = [
+            count
+            for count in range(1, min(most, len(order) - start) + 1)
+            if count * (int(lengths[order[start + count - 1]]) + longest) <= modules.config.token_budget
+        ]
+        chunk = order[start : start + max(fits, default=1)]
+        yield chunk, len(chunk)
+        start += len(chunk)
 
-    A row's rounding follows the forward's shape. On a CPU one row already fills the cores, so every user
-    has a forward alone: no byte of an answer depends on who else is asked. On other devices the shape is
+
+def _fixed_chunks(modules: EngineModules, lengths: Places, longest: int) -> Iterator[tuple[Places, int]]:
+    """Users of one padded length, and the forward's fixed size."""
+    for length in np.unique(lengths):
+        members = np.flatnonzero(lengths == length)
+        most = rows_per_forward(modules.config, int(length) + longest, _device(modules))
+        for start in range(0, len(members), most):
+            chunk = members[start : start + most]
+            size = most if modules.compute_dtype != torch.float32 else _power_of_two(len(chunk), most)
+            yield chunk, size
+
+
+def rows_per_forward(config: EngineConfig, tokens: int, device: torch.device) -> int:
+    """Users of one forward of fixed shape: what the token budget allows.
+
+    A row's rounding follows the forward's shape. On a CPU every user has a forward alone: no byte of an
+    answer depends on who else is asked. On other devices the shape is
     fixed in bfloat16, and in float32 smaller last batches differ by less than 1e-6.
     """
     if device.type == "cpu":
