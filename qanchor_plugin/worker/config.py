@@ -105,7 +105,8 @@ class WorkerConfig:
         """The record that ``to_json`` wrote."""
         given: dict[str, Any] = json.loads(text)
         reject_unknown_keys("worker", given, {one.name for one in fields(cls)})
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        values: dict[str, Any] = {}
+        values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         values |= {"settings": _settings(given["settings"]), "limits": Limits(**given["limits"])}
         return cls(**values)
 
