@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import time
 
 import numpy as np
@@ -9,8 +10,10 @@ import pyarrow.flight as flight
 import pytest
 
 from qanchor_plugin.backend import wire
-from qanchor_plugin.errors import BackendError, QAnchorError, UnauthenticatedError
-from tests.shop import user
+from qanchor_plugin.engine import QueryAnchorEngine
+from qanchor_plugin.engine.config import PRESETS
+from qanchor_plugin.errors import BackendError, QAnchorError, UnauthenticatedError, WrongEngineError
+from tests.shop import demo_engine, user
 from tests.worker.asking import NOW, ask, header, in_background, until
 from tests.worker.processes import get
 
@@ -104,3 +107,44 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(qanchor, repo):
     ):
         told = qanchor("worker", "--repo", str(repo), *arguments)
         assert (told.code, said in told.err) == (1, True), told.err
+
+
+@pytest.mark.slow
+def test_a_new_engine_takes_over_under_load_and_a_broken_one_does_not(command, call, repo):
+    folder = repo / "engine"
+    demo_engine().save_pretrained(folder)
+    worker = command("--engine", str(folder))
+    listening = worker.event("listening")
+    first = worker.event("ready")["engines"][str(folder)]
+    stop, answered = threading.Event(), []
+
+    def ask_on() -> None:
+        caller = call(listening["address"])
+        while not stop.is_set():
+            found, end = caller.embed([1], [ask(engine=str(folder))])
+            answered.append((end.engines[str(folder)], found[0][0].embedding))
+
+    thread, failed = in_background(ask_on)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text("{")
+    worker.popen.send_signal(signal.SIGHUP)
+    assert "config.json" in worker.event("reload_failed")["error"]
+    (folder / "config.json").write_text(config)
+    QueryAnchorEngine.untrained(PRESETS["demo"].with_(seed=11), device="cpu").save_pretrained(folder)
+    worker.popen.send_signal(signal.SIGHUP)
+    second = worker.event("reloaded")["engines"][str(folder)]
+    assert second != first
+    so_far = len(answered)
+    until(lambda: len(answered) > so_far + 2, 60)
+    stop.set()
+    thread.join()
+    assert failed == [None]  # no request was dropped
+    digests = [digest for digest, _ in answered]
+    assert digests == sorted(digests, key=[first, second].index)  # one after the other, each as it says
+    by_digest = dict(answered)
+    assert set(by_digest) == {first, second}
+    assert np.abs(by_digest[first] - by_digest[second]).max() > 1e-3
+    for digest, embedding in answered:
+        np.testing.assert_allclose(embedding, by_digest[digest], atol=1e-6)
+    with pytest.raises(WrongEngineError):
+        call(listening["address"]).embed([1], [ask(engine=str(folder), engine_digest=first)])
