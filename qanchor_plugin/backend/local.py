@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from qanchor_plugin.backend.engines import shared_engine
 from qanchor_plugin.backend.lake_reader import LakeReader
@@ -19,6 +20,9 @@ from qanchor_plugin.prefix_store import DeltaTier, LakeTables, MemoryTier, Prefi
 from qanchor_plugin.sequence import UserSlice, slice_at
 
 DEFAULT_PREFIX_BYTES = 256 * 1024 * 1024
+WARM_UP_SECONDS = 300.0
+NUM_SLOTS = 4
+"""Requests that compute at once in a process; one more is answered as busy instead of queueing."""
 
 
 class LocalBackend:
@@ -33,7 +37,11 @@ class LocalBackend:
         counts: ``prefix_memory``, ``prefix_delta`` and ``prefix_built``: where prefixes came from;
             ``unknown_user``.
         seconds: spent on ``lake`` (histories read), ``prefix`` (found or built) and ``embed``.
+        warm_up_seconds, num_slots: as the protocol says.
     """
+
+    warm_up_seconds = WARM_UP_SECONDS
+    num_slots = NUM_SLOTS
 
     def __init__(
         self,
@@ -64,7 +72,12 @@ class LocalBackend:
             self._engine(ask).prepared(ask)
 
     def embed(
-        self, users: Sequence[bytes], cutoff: int | Sequence[int], asked: Sequence[Ask]
+        self,
+        users: Sequence[bytes],
+        cutoff: int | Sequence[int],
+        asked: Sequence[Ask],
+        *,
+        seconds: float | None = None,
     ) -> list[list[Answer | None]]:
         """Every user's answer to every query (users x asked); None for a user never seen.
 
@@ -72,6 +85,7 @@ class LocalBackend:
             users: serialised entity keys, distinct.
             cutoff: one instant for all, or one a user.
             asked: the queries.
+            seconds: not looked at: a forward that has begun is worth its end, its answers are kept.
 
         Raises:
             LakeError: no lake yet, or it cannot be read.
@@ -88,6 +102,9 @@ class LocalBackend:
                     for place, answer in zip(places, found, strict=True):
                         answers[start + row][place] = answer
         return answers
+
+    def close(self) -> None:
+        """Nothing to give back: engines stay with the process."""
 
     def embed_prefixes(
         self, entries: Sequence[PrefixEntry], cutoffs: Sequence[int], asked: Sequence[Ask]
@@ -107,6 +124,15 @@ class LocalBackend:
             for row, found in enumerate(self._answered(loaded, entries, cutoffs, together)):
                 answers[row].update(zip(places, found, strict=True))
         return [[row[place] for place in range(len(asked))] for row in answers]
+
+    def engine_digest(self, name: str) -> str:
+        """The digest of an engine that :meth:`prepare` has loaded."""
+        return str(self._engines[name].engine.digest)
+
+    def scenario_id(self, ask: Ask) -> str:
+        """The identity that the query has with the engine and soft prompt that stand here."""
+        _, identity = self._engine(ask).prepared(replace(ask, scenario_id=None))
+        return identity
 
     def forget(self, users: Sequence[bytes]) -> int:
         """Nothing of these users is held in this process; how many entries that were."""
