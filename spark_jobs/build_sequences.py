@@ -12,6 +12,7 @@ from qanchor_plugin.errors import DeclarationError, InputDataError
 from spark_jobs.progress import Progress, stage
 from spark_jobs.sources import Batch, Increment, increment, place
 from spark_jobs.tables import Lake
+from spark_jobs.transforms.forgotten import without_forgotten
 from spark_jobs.transforms.render import not_in, rendered, texts
 from spark_jobs.transforms.sequences import profile_rows, sequences
 from spark_jobs.transforms.validate import count_rows, normalised, num_bad, required_columns, usable
@@ -61,7 +62,8 @@ def plan(
             faults.append(missing)
             continue
         latest = max(settings.now(), datetime.now(UTC)) + FUTURE_SLACK
-        shaped = normalised(new.rows, modality, entities, latest=latest)
+        kept = without_forgotten(new.rows, entities, settings.lake)
+        shaped = normalised(kept, modality, entities, latest=latest)
         one = Planned(
             modality=modality,
             entities=entities,

@@ -15,6 +15,7 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import LakeError
 from spark_jobs.failures import named_failures
+from spark_jobs.layout import LAYOUT, LAYOUT_FILE, write_layout
 
 STATISTICS: Mapping[str, tuple[str, ...]] = {
     "event_texts": (),
@@ -44,6 +45,7 @@ class Lake:
                 "tables."
             )
         self.spark = spark
+        self._settings = settings
         self.folder = Path(settings.lake.removeprefix("file://"))
 
     def path(self, name: str) -> str:
@@ -77,12 +79,20 @@ class Lake:
         """Every table stands, empty if it was not there.
 
         Raises:
-            LakeError: the folder cannot be written.
+            LakeError: the folder cannot be written, or the lake is of a newer layout.
         """
         check_writable(self.folder)
+        self._bring_up_to_date()
         for name in S.TABLES:
             if not self.exists(name):
                 self._create(name)
+
+    def _bring_up_to_date(self) -> None:
+        from spark_jobs.migrate import ready_for_jobs  # which reads this module's statistics
+
+        if not (self.folder / LAYOUT_FILE).exists() and not any(self.folder.glob("*/_delta_log")):
+            write_layout(self.folder, LAYOUT)
+        ready_for_jobs(self._settings)
 
     def append(self, name: str, rows: DataFrame) -> None:
         """``rows`` are in the table, in one commit.

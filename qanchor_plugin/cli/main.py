@@ -10,6 +10,7 @@ from qanchor_plugin.cli import (
     doctor,
     embed,
     evaluate,
+    forget,
     init,
     pairs,
     preview,
@@ -55,6 +56,7 @@ app.command("pairs", epilog=pairs.EXAMPLES)(pairs.pairs)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("forget", epilog=forget.EXAMPLES)(forget.forget)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 
