@@ -110,6 +110,22 @@ def forget(
     return receipt
 
 
+def forget_again(settings: Settings) -> int:
+    """Nobody on the list of the forgotten is in the lake, as after a restore; how many were."""
+    folder = lake_folder(settings.lake)
+    listed = ForgottenUsers(folder)
+    found: dict[bytes, str] = {}
+    for table in tables_of(folder).values() if len(listed) else ():
+        if {S.USER, S.USER_KEY} <= set(table.schema.names):
+            for file in table.files():
+                for rows in table.batches(file, [S.USER, S.USER_KEY]):
+                    each = rows.group_by([S.USER, S.USER_KEY]).aggregate([]).to_pylist()
+                    found |= {row[S.USER]: row[S.USER_KEY] for row in each if row[S.USER] in listed}
+    if found:
+        forget(settings, found)
+    return len(found)
+
+
 class _Forgetting:
     """The steps within the lake, each of them safe to repeat."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from qanchor_plugin.errors import LakeError
 
 LAYOUT = 2
-"""What this version writes. 1: release 0.1.0. 2: every table that stands has every column of ``schemas.py``."""
+"""What this version writes. 1: release 0.1.0. 2: every table has all columns of ``schemas.py``."""
 
 LAYOUT_FILE = "_layout.json"
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from qanchor_plugin import schemas as S
 from qanchor_plugin.errors import LakeError
 from qanchor_plugin.prefix_store import LakeTables
+from spark_jobs.layout import refuse_newer
 from spark_jobs.table_files import LOG, TableFiles
 from spark_jobs.tables import STATISTICS, UNCOMPRESSED
 
@@ -19,11 +20,12 @@ def lake_folder(lake: str) -> Path:
     """The lake's folder.
 
     Raises:
-        LakeError: it is not a folder that stands here.
+        LakeError: it is not a folder that stands here, or of a newer layout.
     """
     folder = Path(lake.removeprefix("file://"))
     if "://" in str(folder) or not folder.is_dir():
         raise LakeError(f"there is no lake at {lake}. Run feast materialize once, or mend qanchor: lake:.")
+    refuse_newer(folder)
     return folder
 
 

@@ -8,84 +8,33 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
-from qanchor_plugin.engine.event_vectors import VectorSnapshot, write_snapshot
+from qanchor_plugin.engine.event_vectors import VectorSnapshot
 from qanchor_plugin.errors import JobBusyError, OnlineStoreError
-from qanchor_plugin.identity import text_id
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.prefix_store.forgotten import ForgottenUsers
 from spark_jobs.forget import INCOMPLETE, NOTHING_LEFT, REMOVED, Receipt, forget
 from spark_jobs.lock import only_run
-from tests.shop import EVENTS, ShopLake, home_row, user
+from tests.shop import ShopLake, user
 from tests.spark.raw_bytes import forms, found_in
+from tests.spark.small_lakes import ALL_TABLES, ENCODER, WITH_USERS, fill, plain_lake
 
 KEY = '{"household_id": 1}'
 OWN = ("rye bread", "free range eggs", "bakery", "small home")
 """Texts of household 1 alone; "whole milk" and "dairy" are household 3's too."""
 
-ALL_TABLES = {**S.TABLES, S.PAIRS_TABLE: S.USERU_PAIRS}
-WITH_USERS = sorted(name for name, schema in ALL_TABLES.items() if S.USER in schema.names)
-
-
-def any_value(kind: pa.DataType) -> Any:
-    """Some value of an Arrow type."""
-    if pa.types.is_list(kind):
-        return [any_value(kind.value_type)]
-    if pa.types.is_timestamp(kind):
-        return datetime(2017, 12, 1, tzinfo=UTC)
-    if pa.types.is_boolean(kind):
-        return True
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return 1
-    return b"0123456789abcdef" if pa.types.is_binary(kind) else "x"
-
-
-def fill(folder: Path, name: str, household_id: int) -> None:
-    """One made-up row of the household stands in the table, whatever its columns are."""
-    schema = ALL_TABLES[name]
-    row = {one.name: any_value(one.type) for one in schema}
-    row |= {S.USER: user(household_id), S.USER_KEY: f'{{"household_id": {household_id}}}'}
-    if S.TEXT_ID in schema.names and not pa.types.is_list(schema.field(S.TEXT_ID).type):
-        row[S.TEXT_ID] = text_id("dairy")
-    known = {column: value for column, value in row.items() if column in schema.names}
-    table = pa.Table.from_pylist([known], schema=schema)
-    write_deltalake(folder / name, table, mode="append", partition_by=list(S.PARTITIONED_BY.get(name, ())))
-
-
-ENCODER = "e" * 32
-
-
-def add_vectors(lake: ShopLake) -> None:
-    """Every text has a vector in the table and in the snapshot."""
-    texts = sorted(lake.texts)
-    vectors = np.arange(4 * len(texts)).reshape(-1, 4).astype(np.float16)
-    rows = [
-        {S.ENCODER_ID: ENCODER, S.TEXT_ID: text_id(text), S.VECTOR: vector.tobytes()}
-        for text, vector in zip(texts, vectors, strict=True)
-    ]
-    lake.append("event_vectors", rows)
-    ids = np.stack([np.frombuffer(text_id(text), np.uint8) for text in texts])
-    write_snapshot(lake.folder / "_vectors" / ENCODER, encoder_id=ENCODER, ids=ids, vectors=vectors)
-
 
 def full_lake(folder: Path) -> ShopLake:
     """The shop, every table of users with a row of households 1 and 2, and a run that mentions 1."""
-    lake = ShopLake(folder)
-    for household_id, events in EVENTS.items():
-        lake.add_events(household_id, events)
-    lake.append("profile_rows", [home_row(1, "small")])
-    lake.add_texts(["small home"])
-    add_vectors(lake)
+    lake = plain_lake(folder)
     for name in WITH_USERS:
         if name not in ("behaviour_sequences", "profile_rows"):
             fill(folder, name, 1)
