@@ -26,6 +26,7 @@ STATISTICS: Mapping[str, tuple[str, ...]] = {
     "user_prefixes": (S.PREFIX_DIGEST, S.BATCH, S.CUTOFF),
     "scenario_embeddings": (S.SCENARIO_ID, S.BATCH, S.CUTOFF, S.SERVED_AT),
     "job_runs": (S.JOB, S.RUN, S.STATE, S.SCENARIO, S.STARTED_AT),
+    "pushed_events": S.PUSHED_STATISTICS,
 }
 """Columns whose least and greatest values the Delta log keeps: never a text or a user."""
 
