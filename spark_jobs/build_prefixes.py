@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import StorageLevel
 from pyspark.accumulators import Accumulator
 from pyspark.sql import DataFrame
@@ -16,6 +17,7 @@ from qanchor_plugin.prefix_store import entry_to_row, make_entry
 from qanchor_plugin.sequence import UserSlice, slice_at
 from qanchor_plugin.sequence.next_change import next_change
 from spark_jobs.engines import AskedGroup, EngineRef
+from spark_jobs.isolation import FailedUsers, apart, failed_users, told
 from spark_jobs.progress import Progress, stage
 from spark_jobs.tables import Lake
 from spark_jobs.users import behaviour, by_user, histories, num_users, user_batches
@@ -34,7 +36,7 @@ def build(
     vectors: str,
     progress: Progress,
     users: DataFrame | None = None,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """The newest prefix with ``cutoff <= end`` of the given users is the one visible at ``end``.
 
     Args:
@@ -44,7 +46,7 @@ def build(
         vectors: folder of the vector snapshot.
 
     Returns:
-        ``{"users": …, "written": …}``.
+        ``{"users": …, "written": …}``, and who failed (:func:`~spark_jobs.isolation.told`).
     """
     rows = behaviour(lake, group.profile)
     if users is not None:
@@ -56,7 +58,8 @@ def build(
     stood = newest_prefixes(lake, group, end=end).select(S.USER, F.col(S.PREFIX_ID).alias(_STOOD), change)
     ready = by_user(rows.join(stood, on=S.USER, how="left"), num, settings.users_per_batch)
     with stage(lake.spark, progress, f"prefixes of {group.profile.name}", num) as done:
-        make = _builder(group, settings.users_per_batch, end, run, vectors, done)
+        failed = failed_users(lake.spark)
+        make = _builder(group, settings.users_per_batch, end, run, vectors, done, failed)
         made = ready.mapInArrow(make, lake.schema("user_prefixes")).persist(StorageLevel.DISK_ONLY)
         try:
             written = made.count()
@@ -64,7 +67,7 @@ def build(
                 lake.append("user_prefixes", made.sortWithinPartitions(S.USER))
         finally:
             made.unpersist()
-    return {"users": num, "written": written}
+    return {"users": num, "written": written, **told(failed, num_users=num)}
 
 
 def newest_prefixes(lake: Lake, group: AskedGroup, *, end: int) -> DataFrame:
@@ -92,25 +95,34 @@ def prefix_id_of(group: AskedGroup, visible_digest: str) -> str:
 
 
 def _builder(
-    group: AskedGroup, users_per_batch: int, end: int, run: str, vectors: str, done: Accumulator[int]
+    group: AskedGroup,
+    users_per_batch: int,
+    end: int,
+    run: str,
+    vectors: str,
+    done: Accumulator[int],
+    failed: FailedUsers,
 ) -> Callable[[_Batches], _Batches]:
     schema = S.USER_PREFIXES
 
+    def prefixes(rows: pa.Table) -> list[dict[str, Any]]:
+        facts = _facts(rows)
+        changed = []
+        for one in histories(rows, group.profile):
+            sliced, change = slice_at(one, group.profile, end), next_change(one, group.profile, end)
+            stood = facts[one.user]
+            if (prefix_id_of(group, sliced.visible_digest), change) != (
+                stood[_STOOD],
+                stood[_STOOD_CHANGE],
+            ):
+                stood[S.NEXT_CHANGE_AT] = change
+                changed.append(sliced)
+        return list(_prefix_rows(changed, group, facts, end=end, run=run, vectors=vectors))
+
     def make(batches: _Batches) -> _Batches:
         for rows in user_batches(batches, users_per_batch):
-            facts = _facts(rows)
-            changed = []
-            for one in histories(rows, group.profile):
-                sliced, change = slice_at(one, group.profile, end), next_change(one, group.profile, end)
-                stood = facts[one.user]
-                if (prefix_id_of(group, sliced.visible_digest), change) != (
-                    stood[_STOOD],
-                    stood[_STOOD_CHANGE],
-                ):
-                    stood[S.NEXT_CHANGE_AT] = change
-                    changed.append(sliced)
-            made = list(_prefix_rows(changed, group, facts, end=end, run=run, vectors=vectors))
-            done.add(len(facts))
+            made = apart(rows, prefixes, failed)
+            done.add(pc.count_distinct(rows[S.USER]).as_py())
             yield from pa.Table.from_pylist(made, schema=schema).to_batches()
 
     return make

@@ -17,6 +17,7 @@ from qanchor_plugin.prefix_store import PrefixEntry, entry_from_row
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 from spark_jobs.build_prefixes import prefixes_of
 from spark_jobs.engines import AskedGroup, AskedQuery, EngineRef
+from spark_jobs.isolation import FailedUsers, apart, failed_users, told
 from spark_jobs.progress import Progress, stage
 from spark_jobs.tables import Lake
 from spark_jobs.users import by_user, user_batches
@@ -45,7 +46,7 @@ def embed(
     served_at: int,
     run: str,
     progress: Progress,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """The wanted answers at ``end`` stand in ``scenario_embeddings``, made from the stored prefixes.
 
     Args:
@@ -55,7 +56,7 @@ def embed(
         run: name of the rows written.
 
     Returns:
-        ``{"users": …, "written": …}``.
+        ``{"users": …, "written": …}``, and who failed (:func:`~spark_jobs.isolation.told`).
     """
     users = wanted.count()
     if not users:
@@ -65,7 +66,8 @@ def embed(
     ready = by_user(ready, users, settings.users_per_batch)
     title = f"{len(group.queries)} scenarios of {group.profile.name}"
     with stage(lake.spark, progress, title, users) as done:
-        make = _embedder(group, settings.users_per_batch, (end, served_at), run, done)
+        failed = failed_users(lake.spark)
+        make = _embedder(group, settings.users_per_batch, (end, served_at), run, done, failed)
         made = ready.mapInArrow(make, lake.schema("scenario_embeddings")).persist(StorageLevel.DISK_ONLY)
         try:
             written = made.count()
@@ -73,7 +75,7 @@ def embed(
                 lake.append("scenario_embeddings", made)
         finally:
             made.unpersist()
-    return {"users": users, "written": written}
+    return {"users": users, "written": written, **told(failed, num_users=users)}
 
 
 def query_rows(queries: Sequence[AskedQuery], ref: EngineRef) -> "list[PreparedQuery]":
@@ -90,30 +92,37 @@ def embedding_id_of(query: AskedQuery, prefix_id: str, ref: EngineRef, cutoff: i
 
 
 def _embedder(
-    group: AskedGroup, users_per_batch: int, instants: tuple[int, int], run: str, done: Accumulator[int]
+    group: AskedGroup,
+    users_per_batch: int,
+    instants: tuple[int, int],
+    run: str,
+    done: Accumulator[int],
+    failed: FailedUsers,
 ) -> Callable[[_Batches], _Batches]:
     end, served_at = instants
 
+    def answers(rows: pa.Table) -> list[dict[str, Any]]:
+        return [
+            {
+                S.SCENARIO: query.scenario,
+                S.SCENARIO_ID: query.scenario_id,
+                S.USER: row[S.USER],
+                S.USER_KEY: row[S.USER_KEY],
+                S.USER_BUCKET: row[S.USER_BUCKET],
+                S.BATCH: run,
+                S.CUTOFF: end,
+                S.EMBEDDING_ID: identity,
+                S.EMBEDDING: vector,
+                S.AS_OF: row[S.AS_OF],
+                S.NUM_EVENTS: row[S.NUM_EVENTS],
+                S.SERVED_AT: served_at,
+            }
+            for row, query, identity, vector in _answers(rows.to_pylist(), group, end)
+        ]
+
     def make(batches: _Batches) -> _Batches:
         for rows in user_batches(batches, users_per_batch):
-            made = []
-            for row, query, identity, vector in _answers(rows.to_pylist(), group, end):
-                made.append(
-                    {
-                        S.SCENARIO: query.scenario,
-                        S.SCENARIO_ID: query.scenario_id,
-                        S.USER: row[S.USER],
-                        S.USER_KEY: row[S.USER_KEY],
-                        S.USER_BUCKET: row[S.USER_BUCKET],
-                        S.BATCH: run,
-                        S.CUTOFF: end,
-                        S.EMBEDDING_ID: identity,
-                        S.EMBEDDING: vector,
-                        S.AS_OF: row[S.AS_OF],
-                        S.NUM_EVENTS: row[S.NUM_EVENTS],
-                        S.SERVED_AT: served_at,
-                    }
-                )
+            made = apart(rows, answers, failed)
             done.add(rows.num_rows)
             yield from pa.Table.from_pylist(made, schema=S.SCENARIO_EMBEDDINGS).to_batches()
 

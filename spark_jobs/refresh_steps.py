@@ -23,6 +23,7 @@ from spark_jobs.due import counted as answers_of
 from spark_jobs.due import wanted_answers
 from spark_jobs.engines import AskedGroup, EngineRef
 from spark_jobs.failures import named_failures
+from spark_jobs.isolation import FAILED_USERS, message_of
 from spark_jobs.progress import Progress
 from spark_jobs.runs import (
     FAILED,
@@ -201,9 +202,11 @@ class Run:
             inputs[group.name] = digest(self._job, state, self.end_us, parts(group))
             same = self._had(group.name, inputs[group.name])
             counts[group.name] = {"users": 0, "written": 0, "unchanged": 1} if same else work(group)
-            if record is not None:
+            if FAILED_USERS in counts[group.name]:
+                del inputs[group.name]  # the next run looks again
+            elif record is not None:
                 inputs |= record(group)
-        self._done(JobRow(job=self._job, source_versions=inputs, counts=counts))
+        self._done(JobRow(job=self._job, source_versions=inputs, counts=counts, message=message_of(counts)))
 
     def _done(self, row: JobRow) -> None:
         """The job's row is kept, with when it began and ended."""
