@@ -15,6 +15,7 @@ from feast.repo_operations import read_feastignore
 
 from qanchor_plugin.feast_ext.anchor_source import AnchorSource
 from qanchor_plugin.feast_ext.declarations import is_anchor
+from qanchor_plugin.feast_ext.push_view import PushedSource, is_push_view
 
 
 def repo_objects(config: RepoConfig) -> tuple[list[AnchorSource], list[FeatureService]]:
@@ -27,6 +28,11 @@ def repo_objects(config: RepoConfig) -> tuple[list[AnchorSource], list[FeatureSe
         elif isinstance(one, FeatureService):
             services[id(one)] = one
     return list(sources.values()), list(services.values())
+
+
+def push_views(config: RepoConfig) -> dict[str, PushedSource]:
+    """Name and source of the views of ``push_view`` at the top level of the repo's imported modules."""
+    return {one.name: one.batch_source for one in _top_level(config) if is_push_view(one)}
 
 
 def _top_level(config: RepoConfig) -> Iterator[Any]:

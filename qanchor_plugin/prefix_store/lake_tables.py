@@ -1,5 +1,6 @@
 """The lake's Delta tables, read and appended without a JVM (delta-rs)."""
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -73,6 +74,13 @@ class LakeTables:
                 f"{rows.num_rows} rows could not be appended to {self.path(name)} ({_first_line(error)}). "
                 "Check that the lake is writable and has space; what was not appended is only history."
             ) from error
+
+    def expire(self, name: str) -> None:
+        """The next read looks at the table's newest version, however young the snapshot held is."""
+        with self._lock:
+            known = self._open.get(name)
+            if known is not None:
+                self._open[name] = (-math.inf, known[1], known[2])
 
     def _dataset(self, name: str) -> ds.Dataset:
         now = time.monotonic()
