@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from qanchor_plugin.declare import Declarations, Settings
 from qanchor_plugin.errors import InputDataError, QAnchorError
 from qanchor_plugin.identity import digest
-from spark_jobs import build_prefixes, build_sequences, embed_scenarios, encode_events
+from spark_jobs import build_prefixes, build_sequences, embed_scenarios, encode_events, pushed
 from spark_jobs.engines import AskedGroup, EngineRef, asked_groups, chosen
 from spark_jobs.failures import named_failures
 from spark_jobs.lock import only_run
@@ -97,6 +97,7 @@ def refresh(
                 groups = asked_groups(settings, declarations, names)
                 profiles = {one.profile for one in names} if scenarios else set(declarations.profiles)
                 run.sequences([declarations.profiles[name] for name in sorted(profiles)])
+                run.pushed()
                 vectors = run.vectors(groups)
                 run.prefixes(groups, vectors)
                 run.embeddings(groups)
@@ -147,6 +148,13 @@ class _Run:
             self.batches[one.modality.name] = str(one.batch)
         self.rows.append(JobRow(job="sequences", source_versions=versions, counts=counts))
         self.rows.append(JobRow(job="texts", counts={"new": num_texts}))
+
+    def pushed(self) -> None:
+        """Pushed events that the sequences hold now are pushed events no more."""
+        self._job = "pushed"
+        counts = pushed.catch_up(self.lake, self.settings)
+        if counts:
+            self.rows.append(JobRow(job="pushed", counts=counts))
 
     def vectors(self, groups: Sequence[AskedGroup]) -> dict[str, str]:
         """Every text has a vector of every encoder that is asked; encoder id to snapshot folder."""

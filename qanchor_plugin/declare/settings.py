@@ -29,6 +29,7 @@ class Settings:
         user_buckets: partitions of users in the lake (default 1: few large files).
         max_bad_row_share: a job stops above this share of unusable source rows (0 to 1).
         users_per_batch: users whose prefixes are built in one engine call.
+        pushed_days: how long a pushed event is waited for that the batch does not bring.
     """
 
     lake: str
@@ -43,6 +44,7 @@ class Settings:
     user_buckets: int = 1
     max_bad_row_share: float = 0.01
     users_per_batch: int = 64
+    pushed_days: int = 7
 
     def __post_init__(self) -> None:
         faults = []
@@ -52,7 +54,7 @@ class Settings:
             faults.append(f"max_bad_row_share is {self.max_bad_row_share}; it is a share, 0 to 1.")
         if self.device not in ("auto", "cpu", "cuda"):
             faults.append(f"device is {self.device!r}; accepted are auto, cpu and cuda.")
-        for name in ("max_compute_ms", "user_buckets", "users_per_batch"):
+        for name in ("max_compute_ms", "user_buckets", "users_per_batch", "pushed_days"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         raise_faults([f"feature_store.yaml, qanchor: {fault}" for fault in faults])
