@@ -19,7 +19,8 @@ from feast.table_format import DeltaFormat
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Modality, Profile
 from qanchor_plugin.errors import DeclarationError
-from qanchor_plugin.feast_ext import push_view
+from qanchor_plugin.feast_ext import AnchorSource, anchor_view, push_view
+from qanchor_plugin.feast_ext.push_checks import check_push_views
 from qanchor_plugin.feast_ext.push_columns import converted, instant
 from qanchor_plugin.feast_ext.push_rows import PushError, pushed_rows
 from qanchor_plugin.feast_ext.push_view import PushedSource
@@ -199,6 +200,35 @@ def test_a_push_source_over_a_table_that_no_modality_reads_is_refused():
     other = SparkSource(name="other", path="raw/other", table_format=DeltaFormat(), timestamp_field="at")
     with pytest.raises(DeclarationError, match="over 'other', which no modality of the profiles"):
         push_view(PushSource(name="lost", batch_source=other), PROFILE)
+
+
+def test_two_views_of_a_push_and_a_profile_left_out_are_faults_at_apply():
+    purchases, _ = PROFILE.modalities
+    shelves = Profile("shelves", HOUSEHOLD, [Modality("shelves", purchases.source, "{category}")])
+    anchor = anchor_view("shelf_buyer", "Do they buy dairy?", shelves)
+    with pytest.raises(DeclarationError) as caught:
+        check_push_views(
+            [push_view(purchases_push(), PROFILE), push_view(purchases_push(), PROFILE, name="again"), anchor]
+        )
+    twice, left_out, _ = caught.value.faults
+    assert "views ['again', 'purchases_push_events'] all take the push source 'purchases_push'" in twice
+    assert "but not to the modalities ['shelves'] of profile 'shelves'" in left_out
+    check_push_views([push_view(purchases_push(), [PROFILE, shelves]), anchor])
+
+
+def test_a_policy_that_is_none_is_refused():
+    with pytest.raises(DeclarationError, match="on_push is 'later'; accepted are"):
+        anchor_view("dairy_buyer", "Do they buy dairy?", PROFILE, on_push="later")
+
+
+def test_the_policy_is_in_the_registry_and_in_the_tags():
+    view = anchor_view("dairy_buyer", "Dairy?", PROFILE, on_push="stale_and_recompute_behind")
+    assert view.tags["qanchor.on_push"] == "stale_and_recompute_behind"
+    back = AnchorSource.from_proto(
+        DataSourceProto.FromString(view.batch_source.to_proto().SerializeToString())
+    )
+    assert back.scenario.on_push == "stale_and_recompute_behind"
+    assert "on_push" not in anchor_view("dairy_buyer", "Dairy?", PROFILE).batch_source.to_json()
 
 
 def test_one_push_reaches_every_modality_over_its_source(source: PushedSource):
