@@ -16,6 +16,7 @@ from qanchor_plugin.prefix_store import entry_to_row, make_entry
 from qanchor_plugin.sequence import UserSlice, slice_at
 from spark_jobs.engines import AskedGroup, EngineRef
 from spark_jobs.progress import Progress, stage
+from spark_jobs.resources import engine_profile
 from spark_jobs.tables import Lake
 from spark_jobs.users import behaviour, by_user, histories, num_users, user_batches
 
@@ -44,7 +45,8 @@ def build(
     ready = by_user(rows.join(stood, on=S.USER, how="left"), users, settings.users_per_batch)
     with stage(lake.spark, progress, f"prefixes of {group.profile.name}", users) as done:
         make = _builder(group, settings.users_per_batch, end, run, vectors, done)
-        made = ready.mapInArrow(make, lake.schema("user_prefixes")).persist(StorageLevel.DISK_ONLY)
+        schema, profile = lake.schema("user_prefixes"), engine_profile(lake.spark, settings)
+        made = ready.mapInArrow(make, schema, profile=profile).persist(StorageLevel.DISK_ONLY)
         try:
             written = made.count()
             if written:

@@ -19,6 +19,7 @@ from qanchor_plugin.cli import (
     status,
     train,
     tune,
+    worker,
 )
 from qanchor_plugin.cli.output import err
 from qanchor_plugin.errors import QAnchorError
@@ -55,6 +56,7 @@ app.command("pairs", epilog=pairs.EXAMPLES)(pairs.pairs)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 
