@@ -31,6 +31,7 @@ class Settings:
         user_buckets: partitions of users in the lake (default 1: few large files).
         max_bad_row_share: a job stops above this share of unusable source rows (0 to 1).
         users_per_batch: users whose prefixes are built in one engine call.
+        pushed_days: how long a pushed event is waited for that the batch does not bring.
         worker: the pool that computes for this store; None computes in this process.
         spark_embeds_on: whether jobs embed on their ``executors`` or through the ``workers``.
         spark_gpus: GPUs of each task that runs the engine, by a stage-level resource profile; 0 is none.
@@ -51,6 +52,7 @@ class Settings:
     user_buckets: int = 1
     max_bad_row_share: float = 0.01
     users_per_batch: int = 64
+    pushed_days: int = 7
     worker: WorkerSettings | None = None
     spark_embeds_on: str = "executors"
     spark_gpus: int = 0
@@ -67,7 +69,7 @@ class Settings:
             faults.append(f"look_back_days is {self.look_back_days}; it must be 0 or more.")
         if self.device not in ("auto", "cpu", "cuda"):
             faults.append(f"device is {self.device!r}; accepted are auto, cpu and cuda.")
-        for name in ("max_compute_ms", "user_buckets", "users_per_batch"):
+        for name in ("max_compute_ms", "user_buckets", "users_per_batch", "pushed_days"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         faults += self._spark_faults()

@@ -21,6 +21,7 @@ from qanchor_plugin.feast_ext.engine_freeze import store_opened
 from qanchor_plugin.feast_ext.online_misses import MissAnswerer
 from qanchor_plugin.feast_ext.online_read import AnchorReader, reading_anchors
 from qanchor_plugin.feast_ext.online_write import OnlineWriter, naming_the_store
+from qanchor_plugin.feast_ext.push_checks import check_push_views
 from qanchor_plugin.feast_ext.push_offline import append_to_source
 from qanchor_plugin.feast_ext.push_policy import PushPolicy
 from qanchor_plugin.feast_ext.push_rows import pushed_rows
@@ -191,6 +192,7 @@ class QAnchorProvider(PassthroughProvider):
         from qanchor_plugin.feast_ext import validation
 
         validation.validate_kept_views(self.repo_config, tables_to_keep)
+        check_push_views(tables_to_keep)
         removed = [version for view in tables_to_delete for version in _versions(view, self.repo_config)]
         with naming_the_store(self.repo_config):
             super().update_infra(
