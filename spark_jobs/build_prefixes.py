@@ -1,6 +1,6 @@
 """Behaviour to ``user_prefixes``: users whose visible events changed get a new prefix."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -13,10 +13,10 @@ from pyspark.sql import functions as F
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Profile, Settings
 from qanchor_plugin.identity import prefix_identity
-from qanchor_plugin.prefix_store import entry_to_row, make_entry
+from qanchor_plugin.prefix_store import KVPolicy, entry_to_row, kv_policy, make_entry
 from qanchor_plugin.sequence import UserSlice, slice_at
 from qanchor_plugin.sequence.next_change import next_change
-from spark_jobs.engines import AskedGroup, EngineRef
+from spark_jobs.engines import AskedGroup, EngineRef, engine_on_driver
 from spark_jobs.isolation import FailedUsers, apart, failed_users, told
 from spark_jobs.progress import Progress, stage
 from spark_jobs.resources import engine_profile
@@ -24,6 +24,8 @@ from spark_jobs.tables import Lake
 from spark_jobs.users import behaviour, by_user, histories, num_users, user_batches
 
 _STOOD, _STOOD_CHANGE = "stood", "stood_change"
+_RUN_BYTES = 32 << 20
+_USERS_PER_PREFILL = 16
 _Batches = Iterator[pa.RecordBatch]
 
 
@@ -60,7 +62,8 @@ def build(
     ready = by_user(rows.join(stood, on=S.USER, how="left"), num, settings.users_per_batch)
     with stage(lake.spark, progress, f"prefixes of {group.profile.name}", num) as done:
         failed = failed_users(lake.spark)
-        make = _builder(group, settings.users_per_batch, end, run, vectors, done, failed)
+        policy = kv_policy(settings, engine_on_driver(group.engine.name, group.engine.device))
+        make = _builder(group, settings.users_per_batch, end, run, vectors, done, failed, policy)
         schema, profile = lake.schema("user_prefixes"), engine_profile(lake.spark, settings)
         made = ready.mapInArrow(make, schema, profile=profile).persist(StorageLevel.DISK_ONLY)
         try:
@@ -104,6 +107,7 @@ def _builder(
     vectors: str,
     done: Accumulator[int],
     failed: FailedUsers,
+    policy: KVPolicy,
 ) -> Callable[[_Batches], _Batches]:
     schema = S.USER_PREFIXES
 
@@ -119,15 +123,30 @@ def _builder(
             ):
                 stood[S.NEXT_CHANGE_AT] = change
                 changed.append(sliced)
-        return list(_prefix_rows(changed, group, facts, end=end, run=run, vectors=vectors))
+        return list(_prefix_rows(changed, group, facts, end=end, run=run, vectors=vectors, policy=policy))
 
     def make(batches: _Batches) -> _Batches:
         for rows in user_batches(batches, users_per_batch):
             made = apart(rows, prefixes, failed)
             done.add(pc.count_distinct(rows[S.USER]).as_py())
-            yield from pa.Table.from_pylist(made, schema=schema).to_batches()
+            for part in _by_bytes(made):
+                yield from pa.Table.from_pylist(part, schema=schema).to_batches()
 
     return make
+
+
+def _by_bytes(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows in runs of at most ``_RUN_BYTES`` (one row at least): keys and values are megabytes a user."""
+    run: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        run.append(row)
+        size += len(row[S.TOKENS]) + len(row[S.KV] or b"")
+        if size >= _RUN_BYTES:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
 
 
 def _facts(rows: pa.Table) -> dict[bytes, dict[str, Any]]:
@@ -145,6 +164,7 @@ def _prefix_rows(
     end: int,
     run: str,
     vectors: str,
+    policy: KVPolicy,
 ) -> Iterator[dict[str, Any]]:
     if not slices:
         return
@@ -153,7 +173,10 @@ def _prefix_rows(
     ref = group.engine
     engine = engine_of(ref.name, ref.device, ref.digest)
     prefixes = engine.build_prefixes(slices, snapshot_at(vectors))
-    for one, prefix in zip(slices, prefixes, strict=True):
+    kept: list[Any] = []
+    for row, (one, prefix) in enumerate(zip(slices, prefixes, strict=True)):
+        if row % _USERS_PER_PREFILL == 0:
+            kept = policy.prefill(engine, prefixes[row : row + _USERS_PER_PREFILL], "delta")
         entry = make_entry(
             user=one.user,
             prefix_id=prefix_id_of(group, one.visible_digest),
@@ -164,7 +187,7 @@ def _prefix_rows(
             tokens_dtype=engine.token_dtype,
             positions=prefix.positions,
         )
-        yield entry_to_row(entry) | {
+        yield entry_to_row(entry.with_kv(kept[row % _USERS_PER_PREFILL])) | {
             S.PROFILE: group.profile.name,
             S.USER_KEY: one.user_key,
             S.USER_BUCKET: facts[one.user][S.USER_BUCKET],

@@ -10,7 +10,7 @@ from qanchor_plugin.backend.vectors import OnlineVectors
 from qanchor_plugin.declare import Profile
 from qanchor_plugin.errors import WrongEngineError
 from qanchor_plugin.identity import prefix_identity, scenario_identity
-from qanchor_plugin.prefix_store import PrefixEntry, make_entry
+from qanchor_plugin.prefix_store import KVPolicy, PrefixEntry, make_entry
 from qanchor_plugin.sequence import UserSlice
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 
@@ -20,9 +20,10 @@ MAX_PREPARED_QUERIES = 1024
 class LoadedEngine:
     """An engine with its vectors and the queries it has tokenised; one forward at a time."""
 
-    def __init__(self, engine: Any, vectors: OnlineVectors) -> None:
+    def __init__(self, engine: Any, vectors: OnlineVectors, policy: KVPolicy) -> None:
         self.engine = engine
         self.vectors = vectors
+        self.policy = policy
         self._lock = threading.Lock()
         self._prepared: OrderedDict[tuple[str, str | None], tuple[Any, str | None]] = OrderedDict()
 
@@ -113,7 +114,15 @@ class LoadedEngine:
         digest = None if soft_prompt is None else soft_prompt.digest
         return self.engine.prepare_query(ask.query, soft_prompt), digest
 
-    def embed(self, prefixes: Sequence[Any], queries: Sequence[Any], cutoffs: Sequence[int]) -> Any:
-        """(P, Q, 128) float32."""
+    def prefill(self, entries: Sequence[PrefixEntry]) -> list[Any]:
+        """Keys and values of those that memory or disk should hold them of, None for the others."""
+        prefixes = [self.as_prefix(entry) for entry in entries]
         with self._lock:
-            return self.engine.embed(prefixes, queries, cutoffs)
+            return list(self.policy.prefill(self.engine, prefixes, "memory", "disk"))
+
+    def embed(self, entries: Sequence[PrefixEntry], queries: Sequence[Any], cutoffs: Sequence[int]) -> Any:
+        """(P, Q, 128) float32, from the keys and values that stand beside the prefixes where any do."""
+        prefixes = [self.as_prefix(entry) for entry in entries]
+        kept = [None if entry.kv is None else entry.kv.kept for entry in entries]
+        with self._lock:
+            return self.engine.embed(prefixes, queries, cutoffs, kept=kept)

@@ -1,10 +1,9 @@
 """The backend in this very process: lake reads through delta-rs, the engine on this machine's device."""
 
-import itertools
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,10 +15,9 @@ from qanchor_plugin.backend.vectors import OnlineVectors, vector_folder
 from qanchor_plugin.declare import Profile, Settings
 from qanchor_plugin.errors import WrongEngineError
 from qanchor_plugin.identity import embedding_id
-from qanchor_plugin.prefix_store import DeltaTier, LakeTables, MemoryTier, PrefixEntry
+from qanchor_plugin.prefix_store import LakeTables, PrefixEntry, TieredPrefixes, kv_policy
 from qanchor_plugin.sequence import UserSlice, slice_at
 
-DEFAULT_PREFIX_BYTES = 256 * 1024 * 1024
 WARM_UP_SECONDS = 300.0
 NUM_SLOTS = 4
 """Requests that compute at once in a process; one more is answered as busy instead of queueing."""
@@ -31,10 +29,12 @@ class LocalBackend:
     Args:
         settings: the feature repo's.
         tables: the lake; made from the settings when not given.
-        max_prefix_bytes: bound of the memory tier.
+        max_prefix_bytes: bound of the memory tier; None is the settings'.
 
     Attributes:
-        counts: ``prefix_memory``, ``prefix_delta`` and ``prefix_built``: where prefixes came from;
+        store: the tiers that hold prefixes.
+        counts: ``prefix_memory``, ``prefix_disk``, ``prefix_delta`` and ``prefix_built``: where prefixes came
+            from; ``kv_loaded`` and ``kv_prefilled``: where the keys and values that are kept did;
             ``unknown_user``.
         seconds: spent on ``lake`` (histories read), ``prefix`` (found or built) and ``embed``.
         warm_up_seconds, num_slots: as the protocol says.
@@ -48,13 +48,13 @@ class LocalBackend:
         settings: Settings,
         *,
         tables: LakeTables | None = None,
-        max_prefix_bytes: int = DEFAULT_PREFIX_BYTES,
+        max_prefix_bytes: int | None = None,
     ) -> None:
         self.settings = settings
         self.tables = tables or LakeTables(settings.lake)
         self.reader = LakeReader(self.tables)
-        self.memory = MemoryTier(max_prefix_bytes)
-        self.delta = DeltaTier(self.tables)
+        self.store = TieredPrefixes(settings, self.tables, max_bytes=max_prefix_bytes)
+        self.memory, self.delta = self.store.memory, self.store.delta
         self.counts: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._engines: dict[str, LoadedEngine] = {}
@@ -135,8 +135,8 @@ class LocalBackend:
         return identity
 
     def forget(self, users: Sequence[bytes]) -> int:
-        """Nothing of these users is held in this process; how many entries that were."""
-        return self.memory.forget(users)
+        """No prefix of these users is in this process's memory or on this machine's disk; how many were."""
+        return self.store.forget(users)
 
     def _embed_batch(
         self, users: Sequence[bytes], cutoffs: Mapping[bytes, int], asked: Sequence[Ask]
@@ -165,8 +165,7 @@ class LocalBackend:
         """One answer an entry and ask."""
         queries = [loaded.prepared(ask) for ask in asked]
         with self._timed("embed"):
-            prefixes = [loaded.as_prefix(entry) for entry in entries]
-            vectors = loaded.embed(prefixes, [query for query, _ in queries], cutoffs)
+            vectors = loaded.embed(entries, [query for query, _ in queries], cutoffs)
         return [
             [
                 Answer(
@@ -194,19 +193,29 @@ class LocalBackend:
     def _prefixes(
         self, loaded: LoadedEngine, profile: Profile, slices: Sequence[UserSlice]
     ) -> list[PrefixEntry]:
-        """Each slice's prefix: from memory, else from Delta, else built now."""
+        """Each slice's prefix: from memory, this machine's disk, Delta, or built now; with keys and values
+        where they pay."""
         asked = [(one.user, loaded.prefix_id(profile, one)) for one in slices]
-        found = {user: self.memory.get(user, prefix_id) for user, prefix_id in asked}
-        self.counts["prefix_memory"] += sum(entry is not None for entry in found.values())
-        missing = [(user, prefix_id) for user, prefix_id in asked if found[user] is None]
-        stored = self.delta.get_many(profile.name, missing)
-        self.counts["prefix_delta"] += len(stored)
-        build = [one for one in slices if found[one.user] is None and one.user not in stored]
+        had = self.store.get_many(profile.name, asked, loaded.policy)
+        for tier, entry in had.values():
+            self.counts[f"prefix_{tier}"] += 1
+            self.counts["kv_loaded"] += entry.kv is not None
+        build = [one for one in slices if one.user not in had]
         self.counts["prefix_built"] += len(build)
-        for entry in itertools.chain(stored.values(), loaded.build(profile, build)):
-            self.memory.put(entry)
-            found[entry.user] = entry
-        return [kept for user, _ in asked if (kept := found[user]) is not None]
+        found = {user: entry for user, (_, entry) in had.items()}
+        found |= {entry.user: entry for entry in loaded.build(profile, build)}
+        self._keep(loaded, found, had)
+        return [found[user] for user, _ in asked]
+
+    def _keep(self, loaded: LoadedEngine, found: dict[bytes, PrefixEntry], had: Collection[bytes]) -> None:
+        """New prefixes are held, and keys and values that were worth holding and were in no tier."""
+        bare = [entry for entry in found.values() if entry.kv is None]
+        for entry, kept in zip(bare, loaded.prefill(bare), strict=True):
+            if kept is not None:
+                self.counts["kv_prefilled"] += 1
+                found[entry.user] = entry.with_kv(kept)
+            if kept is not None or entry.user not in had:
+                self.store.put(found[entry.user], loaded.policy)
 
     def _engine(self, ask: Ask) -> LoadedEngine:
         with self._lock:
@@ -223,7 +232,8 @@ class LocalBackend:
     def _load(self, name: str) -> LoadedEngine:
         engine = shared_engine(name, self.settings.device)
         folder = vector_folder(self.settings.lake, engine.encoder_id)
-        return LoadedEngine(engine, OnlineVectors(folder, self.reader, engine))
+        vectors = OnlineVectors(folder, self.reader, engine)
+        return LoadedEngine(engine, vectors, kv_policy(self.settings, engine))
 
 
 def _groups(asked: Sequence[Ask]) -> list[list[int]]:

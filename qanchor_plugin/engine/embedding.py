@@ -16,6 +16,8 @@ from torch import Tensor
 from qanchor_plugin.engine.build_prefix import restored
 from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.engine.features import age_features
+from qanchor_plugin.engine.kv import KeptKV
+from qanchor_plugin.engine.kv_codec import decode
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.prefix import DAY_OFFSET, Prefix, day_number
 from qanchor_plugin.engine.suffix import Packed, PreparedQuery, pack, packs
@@ -28,8 +30,14 @@ def embed_packed(
     prefixes: Sequence[Prefix],
     queries: Sequence[PreparedQuery],
     cutoffs: Sequence[int],
+    *,
+    kept: Sequence[KeptKV | None] | None = None,
 ) -> Float32:
-    """(P, Q, 128) float32, L2-normalised, in the order given."""
+    """(P, Q, 128) float32, L2-normalised, in the order given.
+
+    Args:
+        kept: stored keys and values of each prefix, or None where it is to be prefilled.
+    """
     config, device = modules.config, _device(modules)
     out = np.zeros((len(prefixes), len(queries), config.embedding_dim), np.float32)
     if not len(prefixes) or not len(queries):
@@ -41,8 +49,10 @@ def embed_packed(
     longest = max(len(one.query_S) for one in packed)
     multiple = config.length_multiple
     padded = np.array([-(-len(one.tokens) // multiple) * multiple for one in prefixes])
-    for length in np.unique(padded):
-        members = np.flatnonzero(padded == length)
+    stored = [None] * len(prefixes) if kept is None else list(kept)
+    loaded = np.array([one is not None for one in stored])
+    for length, from_store in sorted(set(zip(padded.tolist(), loaded.tolist(), strict=True))):
+        members = np.flatnonzero((padded == length) & (loaded == from_store))
         most = rows_per_forward(config, int(length) + longest, device)
         for start in range(0, len(members), most):
             chunk = members[start : start + most]
@@ -50,7 +60,12 @@ def embed_packed(
             batch = _Batch(
                 modules, [prefixes[n] for n in chunk], [cutoffs[n] for n in chunk], int(length), size
             )
-            kv = modules.prefill(batch.rows, batch.positions, batch.valid)
+            rows = [chunk[min(row, len(chunk) - 1)] for row in range(size)]
+            ready = [one for row in rows if (one := stored[row]) is not None]
+            if ready:
+                kv = decode(modules, ready, [prefixes[row] for row in rows], int(length))
+            else:
+                kv = modules.prefill(batch.rows, batch.positions, batch.valid)
             for run, one in zip(runs, packed, strict=True):
                 answer = modules.answer(kv, batch.valid, one, batch.start, batch.age)
                 out[chunk[:, None], np.array(run)] = answer[: len(chunk)].cpu().numpy()

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Iterable
 
 from qanchor_plugin.prefix_store.entry import PrefixEntry
 
@@ -52,7 +52,7 @@ class MemoryTier:
             while self.held_bytes > self.max_bytes:
                 self._drop(next(iter(self._entries)))
 
-    def forget(self, users: Collection[bytes]) -> int:
+    def forget(self, users: Iterable[bytes]) -> int:
         """No entry of these users is held; how many were."""
         gone = set(users)
         with self._lock:
