@@ -18,6 +18,7 @@ from qanchor_plugin.cli import (
     scenarios,
     status,
     train,
+    training_set,
     tune,
 )
 from qanchor_plugin.cli.output import err
@@ -55,6 +56,7 @@ app.command("pairs", epilog=pairs.EXAMPLES)(pairs.pairs)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("training-set", epilog=training_set.EXAMPLES)(training_set.training_set)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 

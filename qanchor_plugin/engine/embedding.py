@@ -1,12 +1,12 @@
 """Prefixes and queries to embeddings, in forwards of fixed shape.
 
 A prefix is padded to a multiple chosen by its own length alone, and users of one padded length go
-through together: what a user gets does not depend on the others of the call. Each user's prefix is
-read once (prefill); all queries then run packed over its keys and values, which are never copied per
-query. Shape letters: P prefixes, Q queries, B users of a forward, L padded prefix length.
+through together: what a user gets does not depend on the others of the call. Each prefix is read once
+(prefill), however many cutoffs it is asked at; all queries then run packed over its keys and values, which
+are never copied per query. Shape letters: P prefixes, Q queries, B users of a forward, L padded length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,11 @@ def embed_packed(
     queries: Sequence[PreparedQuery],
     cutoffs: Sequence[int],
 ) -> Float32:
-    """(P, Q, 128) float32, L2-normalised, in the order given."""
+    """(P, Q, 128) float32, L2-normalised, in the order given.
+
+    Args:
+        prefixes: the same object given several times, at several cutoffs, is prefilled once.
+    """
     config, device = modules.config, _device(modules)
     out = np.zeros((len(prefixes), len(queries), config.embedding_dim), np.float32)
     if not len(prefixes) or not len(queries):
@@ -40,21 +44,31 @@ def embed_packed(
     ]
     longest = max(len(one.query_S) for one in packed)
     multiple = config.length_multiple
-    padded = np.array([-(-len(one.tokens) // multiple) * multiple for one in prefixes])
+    asked: dict[int, list[int]] = {}
+    for row, one in enumerate(prefixes):
+        asked.setdefault(id(one), []).append(row)
+    rows_of = list(asked.values())
+    padded = np.array([-(-len(prefixes[rows[0]].tokens) // multiple) * multiple for rows in rows_of])
     for length in np.unique(padded):
         members = np.flatnonzero(padded == length)
         most = rows_per_forward(config, int(length) + longest, device)
         for start in range(0, len(members), most):
             chunk = members[start : start + most]
             size = most if modules.compute_dtype != torch.float32 else _power_of_two(len(chunk), most)
-            batch = _Batch(
-                modules, [prefixes[n] for n in chunk], [cutoffs[n] for n in chunk], int(length), size
-            )
+            batch = _Batch(modules, [prefixes[rows_of[n][0]] for n in chunk], int(length), size)
             kv = modules.prefill(batch.rows, batch.positions, batch.valid)
-            for run, one in zip(runs, packed, strict=True):
-                answer = modules.answer(kv, batch.valid, one, batch.start, batch.age)
-                out[chunk[:, None], np.array(run)] = answer[: len(chunk)].cpu().numpy()
+            for rows in _turns([rows_of[n] for n in chunk]):
+                begin, age = batch.at([cutoffs[row] for row in rows])
+                made = [modules.answer(kv, batch.valid, ready, begin, age) for ready in packed]
+                answers = torch.cat(made, dim=1)[: len(chunk)].cpu().numpy()
+                out[rows[:, None], np.concatenate(runs)] = answers
     return out
+
+
+def _turns(rows_of: Sequence[Sequence[int]]) -> Iterator[npt.NDArray[np.intp]]:
+    """The rows of some prefixes, one of each at a time; a prefix with fewer repeats its last."""
+    for turn in range(max(map(len, rows_of))):
+        yield np.array([rows[min(turn, len(rows) - 1)] for rows in rows_of])
 
 
 def rows_per_forward(config: EngineConfig, tokens: int, device: torch.device) -> int:
@@ -107,14 +121,13 @@ class _Batch:
         self,
         modules: EngineModules,
         prefixes: Sequence[Prefix],
-        cutoffs: Sequence[int],
         length: int,
         size: int,
     ) -> None:
         config, device = modules.config, _device(modules)
         last = len(prefixes) - 1
         prefixes = [prefixes[min(row, last)] for row in range(size)]
-        cutoffs = [cutoffs[min(row, last)] for row in range(size)]
+        self._config, self._prefixes = config, prefixes
         rows = torch.zeros(size, length, config.token_width, dtype=modules.compute_dtype)
         positions = torch.zeros(size, length, dtype=torch.int64)
         valid = torch.zeros(size, length, dtype=torch.bool)
@@ -124,9 +137,14 @@ class _Batch:
             positions[row, :count] = torch.from_numpy(prefix.positions)
             valid[row, :count] = True
         self.rows, self.positions, self.valid = rows.to(device), positions.to(device), valid.to(device)
-        self.start = self._start(config, prefixes, cutoffs).to(device)
-        ages = [_age_days(config, *pair) for pair in zip(prefixes, cutoffs, strict=True)]
-        self.age = torch.from_numpy(age_features(ages)).to(device)
+
+    def at(self, cutoffs: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Where the suffix starts and what it is told of the age, one cutoff a prefix."""
+        device, last = self.rows.device, len(cutoffs) - 1
+        cutoffs = [cutoffs[min(row, last)] for row in range(len(self._prefixes))]
+        ages = [_age_days(self._config, *pair) for pair in zip(self._prefixes, cutoffs, strict=True)]
+        start = self._start(self._config, self._prefixes, cutoffs)
+        return start.to(device), torch.from_numpy(age_features(ages)).to(device)
 
     @staticmethod
     def _start(config: EngineConfig, prefixes: Sequence[Prefix], cutoffs: Sequence[int]) -> Tensor:
