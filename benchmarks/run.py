@@ -5,7 +5,7 @@ import sys
 
 from benchmarks import results
 
-BENCHMARKS = ("user_cost", "driver_memory", "refresh", "commands")
+BENCHMARKS = ("user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "commands")
 
 
 def main() -> int:

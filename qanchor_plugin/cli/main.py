@@ -22,6 +22,7 @@ from qanchor_plugin.cli import (
     scenarios,
     status,
     train,
+    training_set,
     tune,
     worker,
 )
@@ -66,6 +67,7 @@ app.command("maintain", epilog=maintain.EXAMPLES)(maintain.maintain)
 app.command("migrate", epilog=migrate.EXAMPLES)(migrate.migrate)
 app.command("backup", epilog=backup.BACKUP_EXAMPLES)(backup.backup)
 app.command("restore", epilog=backup.RESTORE_EXAMPLES)(backup.restore)
+app.command("training-set", epilog=training_set.EXAMPLES)(training_set.training_set)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 

@@ -1,18 +1,19 @@
 """Prefixes and queries to embeddings, in forwards of fixed shape.
 
 A prefix is padded to a multiple chosen by its own length alone, and users of one padded length go
-through together: what a user gets does not depend on the others of the call. Each user's prefix is
-read once (prefill); all queries then run packed over its keys and values, which are never copied per
-query. Shape letters: P prefixes, Q queries, B users of a forward, L padded prefix length.
+through together: what a user gets does not depend on the others of the call. Each prefix is read once
+(prefill), however many cutoffs it is asked at; all queries then run packed over its keys and values, which
+are never copied per query. Shape letters: P prefixes, Q queries, B users of a forward, L padded length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from qanchor_plugin.engine.backbone import KV
 from qanchor_plugin.engine.build_prefix import restored
 from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.engine.features import age_features
@@ -36,6 +37,7 @@ def embed_packed(
     """(P, Q, 128) float32, L2-normalised, in the order given.
 
     Args:
+        prefixes: the same object given several times, at several cutoffs, is prefilled once.
         kept: stored keys and values of each prefix, or None where it is to be prefilled.
     """
     config, device = modules.config, _device(modules)
@@ -47,29 +49,42 @@ def embed_packed(
         pack([queries[n].rows for n in run], multiple=config.length_multiple).to(device) for run in runs
     ]
     longest = max(len(one.query_S) for one in packed)
-    multiple = config.length_multiple
-    padded = np.array([-(-len(one.tokens) // multiple) * multiple for one in prefixes])
     stored = [None] * len(prefixes) if kept is None else list(kept)
-    loaded = np.array([one is not None for one in stored])
-    for length, from_store in sorted(set(zip(padded.tolist(), loaded.tolist(), strict=True))):
-        members = np.flatnonzero((padded == length) & (loaded == from_store))
-        most = rows_per_forward(config, int(length) + longest, device)
+    for rows_of, size in _chunks(modules, prefixes, stored, longest):
+        first = [rows[0] for rows in rows_of]
+        batch = _Batch(modules, [prefixes[row] for row in first], size)
+        kv = batch.keys_and_values([one for row in first if (one := stored[row]) is not None])
+        for rows in _turns(rows_of):
+            begin, age = batch.at([cutoffs[row] for row in rows])
+            made = [modules.answer(kv, batch.valid, ready, begin, age) for ready in packed]
+            answers = torch.cat(made, dim=1)[: len(rows_of)].cpu().numpy()
+            out[rows[:, None], np.concatenate(runs)] = answers
+    return out
+
+
+def _chunks(
+    modules: EngineModules, prefixes: Sequence[Prefix], stored: Sequence[KeptKV | None], longest: int
+) -> Iterator[tuple[list[list[int]], int]]:
+    """The rows of each prefix of a forward, and the forward's fixed size: prefixes of one padded length,
+    either all with stored keys and values or all without."""
+    asked: dict[int, list[int]] = {}
+    for row, one in enumerate(prefixes):
+        asked.setdefault(id(one), []).append(row)
+    alike: dict[tuple[int, bool], list[list[int]]] = {}
+    for rows in asked.values():
+        length = _padded(modules.config, prefixes[rows[0]])
+        alike.setdefault((length, stored[rows[0]] is not None), []).append(rows)
+    for (length, _), members in sorted(alike.items()):
+        most = rows_per_forward(modules.config, length + longest, _device(modules))
         for start in range(0, len(members), most):
             chunk = members[start : start + most]
-            size = most if modules.compute_dtype != torch.float32 else _power_of_two(len(chunk), most)
-            batch = _Batch(
-                modules, [prefixes[n] for n in chunk], [cutoffs[n] for n in chunk], int(length), size
-            )
-            rows = [chunk[min(row, len(chunk) - 1)] for row in range(size)]
-            ready = [one for row in rows if (one := stored[row]) is not None]
-            if ready:
-                kv = decode(modules, ready, [prefixes[row] for row in rows], int(length))
-            else:
-                kv = modules.prefill(batch.rows, batch.positions, batch.valid)
-            for run, one in zip(runs, packed, strict=True):
-                answer = modules.answer(kv, batch.valid, one, batch.start, batch.age)
-                out[chunk[:, None], np.array(run)] = answer[: len(chunk)].cpu().numpy()
-    return out
+            yield chunk, most if modules.compute_dtype != torch.float32 else _power_of_two(len(chunk), most)
+
+
+def _turns(rows_of: Sequence[Sequence[int]]) -> Iterator[npt.NDArray[np.intp]]:
+    """The rows of some prefixes, one of each at a time; a prefix with fewer repeats its last."""
+    for turn in range(max(map(len, rows_of))):
+        yield np.array([rows[min(turn, len(rows) - 1)] for rows in rows_of])
 
 
 def rows_per_forward(config: EngineConfig, tokens: int, device: torch.device) -> int:
@@ -122,14 +137,12 @@ class _Batch:
         self,
         modules: EngineModules,
         prefixes: Sequence[Prefix],
-        cutoffs: Sequence[int],
-        length: int,
         size: int,
     ) -> None:
         config, device = modules.config, _device(modules)
-        last = len(prefixes) - 1
+        length, last = max(_padded(config, one) for one in prefixes), len(prefixes) - 1
         prefixes = [prefixes[min(row, last)] for row in range(size)]
-        cutoffs = [cutoffs[min(row, last)] for row in range(size)]
+        self._modules, self._config, self._prefixes = modules, config, prefixes
         rows = torch.zeros(size, length, config.token_width, dtype=modules.compute_dtype)
         positions = torch.zeros(size, length, dtype=torch.int64)
         valid = torch.zeros(size, length, dtype=torch.bool)
@@ -139,9 +152,22 @@ class _Batch:
             positions[row, :count] = torch.from_numpy(prefix.positions)
             valid[row, :count] = True
         self.rows, self.positions, self.valid = rows.to(device), positions.to(device), valid.to(device)
-        self.start = self._start(config, prefixes, cutoffs).to(device)
-        ages = [_age_days(config, *pair) for pair in zip(prefixes, cutoffs, strict=True)]
-        self.age = torch.from_numpy(age_features(ages)).to(device)
+
+    def keys_and_values(self, stored: Sequence[KeptKV]) -> KV:
+        """The cache of the prefixes: from what was stored of each, or prefilled where nothing was."""
+        if not stored:
+            return self._modules.prefill(self.rows, self.positions, self.valid)
+        last, (size, length) = len(stored) - 1, self.valid.shape
+        kept = [stored[min(row, last)] for row in range(size)]
+        return decode(self._modules, kept, self._prefixes, length)
+
+    def at(self, cutoffs: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Where the suffix starts and what it is told of the age, one cutoff a prefix."""
+        device, last = self.rows.device, len(cutoffs) - 1
+        cutoffs = [cutoffs[min(row, last)] for row in range(len(self._prefixes))]
+        ages = [_age_days(self._config, *pair) for pair in zip(self._prefixes, cutoffs, strict=True)]
+        start = self._start(self._config, self._prefixes, cutoffs)
+        return start.to(device), torch.from_numpy(age_features(ages)).to(device)
 
     @staticmethod
     def _start(config: EngineConfig, prefixes: Sequence[Prefix], cutoffs: Sequence[int]) -> Tensor:
@@ -154,6 +180,11 @@ def _age_days(config: EngineConfig, prefix: Prefix, cutoff: int) -> int | None:
     if prefix.as_of is None:
         return None
     return day_number(cutoff, config.epoch_day) - day_number(prefix.as_of, config.epoch_day)
+
+
+def _padded(config: EngineConfig, prefix: Prefix) -> int:
+    """The length that a prefix is padded to: its own length's alone."""
+    return -(-len(prefix.tokens) // config.length_multiple) * config.length_multiple
 
 
 def _power_of_two(count: int, most: int) -> int:

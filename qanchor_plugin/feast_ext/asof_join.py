@@ -1,8 +1,9 @@
 """The as-of join: every entity row sees the newest history row that stood at its instant.
 
-Entity rows and history are laid into one table and sorted by key and time once; a running maximum carries
-the newest history row forward to the entity rows behind it. There is no inequality join, no row id built
-of strings and no self-join, so duplicates stay, composite keys are exact and one pass is enough.
+Entity rows and history are laid into one table and sorted by key and time once; the newest history row is
+carried forward to the entity rows behind it. There is no inequality join, no row id built of strings and no
+self-join, so duplicates stay, composite keys are exact and one pass is enough. Where the entity rows are
+few, their keys are sent to wherever the history is read, and no other key's rows are sorted at all.
 
 All instants are compared as UTC microseconds.
 """
@@ -10,13 +11,18 @@ All instants are compared as UTC microseconds.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import reduce
+from operator import and_
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 from pyspark.sql.types import MapType
 
 _AT, _SIDE, _ORDER, _ENTITY, _FOUND = "__at", "__side", "__order", "__entity", "__found"
 _HISTORY_SIDE, _ENTITY_SIDE = 0, 1
+
+MOST_KEYS_SENT = 500_000
+"""Entity rows whose keys are broadcast: some 20 MB of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +64,9 @@ def micros(column: Column) -> Column:
     return F.unix_micros(column.cast("timestamp"))
 
 
-def join_as_of(rows: DataFrame, history: History, *, at: str, known_only: bool = False) -> DataFrame:
+def join_as_of(
+    rows: DataFrame, history: History, *, at: str, known_only: bool = False, num_rows: int | None = None
+) -> DataFrame:
     """``rows`` with the history's features beside them: as many rows, null where nothing stood.
 
     Args:
@@ -66,17 +74,16 @@ def join_as_of(rows: DataFrame, history: History, *, at: str, known_only: bool =
         history: see :class:`History`.
         at: the column of ``rows`` with the instant.
         known_only: a history row counts only once it was written (``created_at`` <= at).
+        num_rows: how many ``rows`` there are, where that is known: few of them prune the history.
     """
     keys = [f"__key_{position}" for position in range(len(history.keys))]
     late = known_only and bool(history.created_at)
-    both = _entity_side(rows, history, keys, at).unionByName(_history_side(history, keys, late))
-    before = (
-        Window.partitionBy(*keys)
-        .orderBy(_AT, _SIDE)
-        .rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    )
-    newest = F.max_by(F.struct(_FOUND, _ORDER), _ORDER).over(before)
-    found = both.select(_SIDE, _AT, _ENTITY, newest.alias("__newest")).where(F.col(_SIDE) == _ENTITY_SIDE)
+    asking, past = _entity_side(rows, history, keys, at), _history_side(history, keys, late)
+    if keys and num_rows is not None and num_rows <= MOST_KEYS_SENT:
+        past = _of_these_keys(past, asking, keys)
+    newest = _newest_by_creation(keys) if late else _newest_by_time(keys)
+    both = asking.unionByName(past).select(_SIDE, _AT, _ENTITY, newest.alias("__newest"))
+    found = both.where(F.col(_SIDE) == _ENTITY_SIDE)
     event_at = F.col(f"__newest.{_ORDER}.event_at")
     fresh = F.lit(True) if not history.ttl else event_at >= F.col(_AT) - _micros_of(history.ttl)
     values = [
@@ -85,6 +92,29 @@ def join_as_of(rows: DataFrame, history: History, *, at: str, known_only: bool =
     ]
     kept = [F.col(_ENTITY)["c" + str(position)].alias(name) for position, name in enumerate(rows.columns)]
     return found.select(*kept, *values)
+
+
+def _newest_by_time(keys: Sequence[str]) -> Column:
+    """The last history row before: rows are sorted as they were seen, so nothing has to be compared."""
+    row = F.when(F.col(_SIDE) == _HISTORY_SIDE, F.struct(_FOUND, _ORDER))
+    return F.last(row, ignorenulls=True).over(_before(keys, _AT, _SIDE, _ORDER))
+
+
+def _newest_by_creation(keys: Sequence[str]) -> Column:
+    """The greatest history row before: one that was written late may be older than one known already."""
+    return F.max_by(F.struct(_FOUND, _ORDER), _ORDER).over(_before(keys, _AT, _SIDE))
+
+
+def _before(keys: Sequence[str], *order: str) -> WindowSpec:
+    window = Window.partitionBy(*keys).orderBy(*order)
+    return window.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+
+
+def _of_these_keys(past: DataFrame, asking: DataFrame, keys: Sequence[str]) -> DataFrame:
+    """The history rows of keys that anybody asks for, found where the history is read, before any shuffle."""
+    wanted = F.broadcast(asking.select(*[F.col(key).alias(f"asked{key}") for key in keys]).distinct())
+    same = reduce(and_, [F.col(key).eqNullSafe(F.col(f"asked{key}")) for key in keys])
+    return past.join(wanted, on=same, how="left_semi")
 
 
 def _entity_side(rows: DataFrame, history: History, keys: Sequence[str], at: str) -> DataFrame:
