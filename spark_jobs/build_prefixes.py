@@ -19,6 +19,7 @@ from qanchor_plugin.sequence.next_change import next_change
 from spark_jobs.engines import AskedGroup, EngineRef
 from spark_jobs.isolation import FailedUsers, apart, failed_users, told
 from spark_jobs.progress import Progress, stage
+from spark_jobs.resources import engine_profile
 from spark_jobs.tables import Lake
 from spark_jobs.users import behaviour, by_user, histories, num_users, user_batches
 
@@ -60,7 +61,8 @@ def build(
     with stage(lake.spark, progress, f"prefixes of {group.profile.name}", num) as done:
         failed = failed_users(lake.spark)
         make = _builder(group, settings.users_per_batch, end, run, vectors, done, failed)
-        made = ready.mapInArrow(make, lake.schema("user_prefixes")).persist(StorageLevel.DISK_ONLY)
+        schema, profile = lake.schema("user_prefixes"), engine_profile(lake.spark, settings)
+        made = ready.mapInArrow(make, schema, profile=profile).persist(StorageLevel.DISK_ONLY)
         try:
             written = made.count()
             if written:

@@ -1,6 +1,6 @@
 """``user_prefixes`` to ``scenario_embeddings``: all scenarios of a prefix in one forward."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from spark_jobs.build_prefixes import prefixes_of
 from spark_jobs.engines import AskedGroup, AskedQuery, EngineRef
 from spark_jobs.isolation import FailedUsers, apart, failed_users, told
 from spark_jobs.progress import Progress, stage
+from spark_jobs.resources import engine_profile
 from spark_jobs.tables import Lake
 from spark_jobs.users import by_user, user_batches
 
 if TYPE_CHECKING:
-    from qanchor_plugin.engine import Prefix, PreparedQuery
+    from qanchor_plugin.engine import Prefix
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WANTED = "wanted"
@@ -68,7 +69,8 @@ def embed(
     with stage(lake.spark, progress, title, users) as done:
         failed = failed_users(lake.spark)
         make = _embedder(group, settings.users_per_batch, (end, served_at), run, done, failed)
-        made = ready.mapInArrow(make, lake.schema("scenario_embeddings")).persist(StorageLevel.DISK_ONLY)
+        schema, profile = lake.schema("scenario_embeddings"), engine_profile(lake.spark, settings)
+        made = ready.mapInArrow(make, schema, profile=profile).persist(StorageLevel.DISK_ONLY)
         try:
             written = made.count()
             if written:
@@ -76,13 +78,6 @@ def embed(
         finally:
             made.unpersist()
     return {"users": users, "written": written, **told(failed, num_users=users)}
-
-
-def query_rows(queries: Sequence[AskedQuery], ref: EngineRef) -> "list[PreparedQuery]":
-    """The queries made ready, in this process (once each)."""
-    from spark_jobs.executor import query_of
-
-    return [query_of(ref.name, ref.device, ref.digest, one.query, one.soft_prompt) for one in queries]
 
 
 def embedding_id_of(query: AskedQuery, prefix_id: str, ref: EngineRef, cutoff: int) -> str:
@@ -139,16 +134,13 @@ def _answers(rows: list[dict[str, Any]], group: AskedGroup, end: int) -> Iterato
     ]
     if not wanted:
         return
-    from spark_jobs.executor import engine_of
+    from spark_jobs.embedder import embedder_of
 
-    ref = group.engine
     users = {row[S.USER]: _prefix(row) for row, _, _ in wanted}
     place = {user: number for number, user in enumerate(users)}
     asked = {query.scenario: query for _, query, _ in wanted}
     column = {scenario: number for number, scenario in enumerate(asked)}
-    queries = query_rows(list(asked.values()), ref)
-    engine = engine_of(ref.name, ref.device, ref.digest)
-    vectors = engine.embed(list(users.values()), queries, [end] * len(users))
+    vectors = embedder_of(group).embed(list(users.values()), list(asked.values()), [end] * len(users))
     for row, query, identity in wanted:
         yield row, query, identity, vectors[place[row[S.USER]], column[query.scenario]]
 

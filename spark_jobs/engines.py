@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import lru_cache
 
 from qanchor_plugin.declare import Declarations, Profile, Scenario, Settings
+from qanchor_plugin.declare.worker_settings import WorkerSettings
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.errors import EngineError, InputDataError
 
@@ -39,11 +40,15 @@ class AskedQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class AskedGroup:
-    """Scenarios that share one prefix a user: same profile, same engine."""
+    """Scenarios that share one prefix a user: same profile, same engine.
+
+    ``workers`` is the pool that embeds for the tasks; None embeds where they run.
+    """
 
     profile: Profile
     engine: EngineRef
     queries: tuple[AskedQuery, ...]
+    workers: WorkerSettings | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +74,11 @@ def engine_ref(name: str, device: str) -> EngineRef:
         encoder_dim=engine.encoder_dim,
         suffix_knows_time=engine.suffix_knows_time,
     )
+
+
+def workers_of(settings: Settings) -> WorkerSettings | None:
+    """The pool that embeds for the jobs; None when the executors do."""
+    return settings.worker if settings.spark_embeds_on == "workers" else None
 
 
 def chosen(declarations: Declarations, names: Sequence[str] | None) -> list[Scenario]:
@@ -117,6 +127,7 @@ def asked_groups(
             profile=declarations.profiles[profile],
             engine=engine_ref(name, settings.device),
             queries=tuple(asked),
+            workers=workers_of(settings),
         )
         for (profile, name), asked in groups.items()
     ]

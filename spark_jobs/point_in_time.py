@@ -20,9 +20,11 @@ from qanchor_plugin.identity import scenario_identity
 from qanchor_plugin.sequence import UserHistory, UserSlice, slice_at
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 from spark_jobs.build_prefixes import prefix_id_of
-from spark_jobs.embed_scenarios import embedding_id_of, query_rows
+from spark_jobs.embed_scenarios import embedding_id_of
+from spark_jobs.embedder import embedder_of
 from spark_jobs.encode_events import snapshot_folder
-from spark_jobs.engines import AskedGroup, AskedQuery, asked_groups, chosen, engine_ref
+from spark_jobs.engines import AskedGroup, AskedQuery, asked_groups, chosen, engine_ref, workers_of
+from spark_jobs.resources import engine_profile
 from spark_jobs.tables import Lake
 from spark_jobs.users import behaviour, histories, user_batches
 
@@ -114,7 +116,8 @@ def _extra_group(settings: Settings, declarations: Declarations, extra: ExtraQue
             f"profile {extra.profile!r} is not declared; declared are {sorted(declarations.profiles)}."
         )
     ref = engine_ref(extra.engine or settings.engine, settings.device)
-    return AskedGroup(profile=declarations.profiles[extra.profile], engine=ref, queries=())
+    profile, workers = declarations.profiles[extra.profile], workers_of(settings)
+    return AskedGroup(profile=profile, engine=ref, queries=(), workers=workers)
 
 
 def _answered(lake: Lake, settings: Settings, group: AskedGroup, rows: DataFrame, *, own: str) -> DataFrame:
@@ -137,7 +140,7 @@ def _answered(lake: Lake, settings: Settings, group: AskedGroup, rows: DataFrame
             "cutoff timestamp, as_of timestamp, num_events int",
         ]
     )
-    return ready.mapInArrow(make, columns)
+    return ready.mapInArrow(make, columns, profile=engine_profile(lake.spark, settings))
 
 
 def _embedder(group: AskedGroup, per_batch: int, vectors: str, own: str) -> Callable[[_Batches], _Batches]:
@@ -220,9 +223,9 @@ def _embed(
             yield from (answer for row, _ in rows for answer in _null_answers(group, own)(row))
             continue
         seen = {_sight(row, one): ((one.user, one.visible_digest), row.at) for row, one in rows}
-        made = engine.embed(
+        made = embedder_of(group).embed(
             [prefix_of[key] for key, _ in seen.values()],
-            query_rows(queries, ref),
+            queries,
             [at for _, at in seen.values()],
         )
         place = {sight: number for number, sight in enumerate(seen)}

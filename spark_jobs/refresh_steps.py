@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from qanchor_plugin.declare import Profile, Settings
 from qanchor_plugin.errors import QAnchorError
 from qanchor_plugin.identity import digest
-from spark_jobs import build_prefixes, build_sequences, embed_scenarios, encode_events
+from spark_jobs import build_prefixes, build_sequences, embed_scenarios, encode_events, pushed
 from spark_jobs.build_sequences import told_why
 from spark_jobs.dirty import CHECKED, EVERYONE, checked_now, dirty_users, last_checked, positions
 from spark_jobs.dirty import counted as reasons_of
@@ -117,6 +117,13 @@ class Run:
         self._seen = positions(
             consumed(lake, [*self._known.get("sequences", ()), versions]) if planned else known
         )
+
+    def pushed(self) -> None:
+        """Pushed events that the sequences hold now are pushed events no more."""
+        self._job = "pushed"
+        counts = pushed.catch_up(self.lake, self.settings)
+        if counts:
+            self._done(JobRow(job="pushed", counts=counts))
 
     def vectors(self, groups: Sequence[AskedGroup]) -> dict[str, str]:
         """Every text has a vector of every encoder that is asked; encoder id to snapshot folder."""

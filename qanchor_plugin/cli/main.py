@@ -23,6 +23,7 @@ from qanchor_plugin.cli import (
     status,
     train,
     tune,
+    worker,
 )
 from qanchor_plugin.cli.output import err
 from qanchor_plugin.errors import QAnchorError
@@ -64,6 +65,7 @@ app.command("maintain", epilog=maintain.EXAMPLES)(maintain.maintain)
 app.command("migrate", epilog=migrate.EXAMPLES)(migrate.migrate)
 app.command("backup", epilog=backup.BACKUP_EXAMPLES)(backup.backup)
 app.command("restore", epilog=backup.RESTORE_EXAMPLES)(backup.restore)
+app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 

@@ -19,6 +19,7 @@ from qanchor_plugin.feast_ext.online_rows import Anchor, AnchorRead, Verdict
 from qanchor_plugin.feast_ext.online_seams import Keeper, Misses, Watermarks
 from qanchor_plugin.feast_ext.online_write import naming_the_store
 from qanchor_plugin.feast_ext.push_policy import Judged, PushPolicy
+from qanchor_plugin.feast_ext.waiting import in_waiting_thread
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ class AnchorReadMixin(OnlineStore):
         if reads:
             for read, rows in zip(reads, found, strict=True):
                 read.rows = rows
-            await asyncio.to_thread(self.anchor_reader.settle, reads)
+            await in_waiting_thread(self.anchor_reader.settle, reads)
             _populate(reads, *rest)
 
     async def online_read_async(self, config: RepoConfig, table: Any, *args: Any, **kwargs: Any) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from feast import FeatureService, FeatureView, RepoConfig
@@ -13,7 +13,7 @@ from feast.infra.online_stores.helpers import get_online_store_from_config
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.passthrough_provider import PassthroughProvider
 
-from qanchor_plugin.backend import Backend, LakeReader, LocalBackend
+from qanchor_plugin.backend import Backend, LakeReader, backend_of
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.feast_ext import on_demand
 from qanchor_plugin.feast_ext.declarations import is_anchor, settings_from_config
@@ -21,13 +21,16 @@ from qanchor_plugin.feast_ext.engine_freeze import store_opened
 from qanchor_plugin.feast_ext.online_misses import MissAnswerer
 from qanchor_plugin.feast_ext.online_read import AnchorReader, reading_anchors
 from qanchor_plugin.feast_ext.online_write import OnlineWriter, naming_the_store
+from qanchor_plugin.feast_ext.push_checks import check_push_views
 from qanchor_plugin.feast_ext.push_offline import append_to_source
 from qanchor_plugin.feast_ext.push_policy import PushPolicy
 from qanchor_plugin.feast_ext.push_rows import pushed_rows
 from qanchor_plugin.feast_ext.push_view import PushedSource, is_push_view
 from qanchor_plugin.feast_ext.tags import ADHOC_PROFILE
+from qanchor_plugin.feast_ext.waiting import in_waiting_thread
 from qanchor_plugin.feast_ext.write_back import WriteBack
 from qanchor_plugin.prefix_store import LakeTables
+from qanchor_plugin.prefix_store.lake_state import lake_state
 from qanchor_plugin.prefix_store.pushed import shared_pushed
 
 logger = logging.getLogger(__name__)
@@ -54,13 +57,17 @@ class QAnchorProvider(PassthroughProvider):
 
     @cached_property
     def backend(self) -> Backend:
-        """Who computes: this process. Nothing is loaded before the first miss."""
-        return LocalBackend(self.settings, tables=self.tables)
+        """Who computes, by configuration; nothing is loaded before the first miss."""
+        return backend_of(self.settings, tables=self.tables)
 
     @cached_property
     def misses(self) -> MissAnswerer:
         """The backend behind its budget; shared by reads and on-demand views."""
-        return MissAnswerer(self.backend, max_compute_ms=self.settings.max_compute_ms)
+        return MissAnswerer(
+            self.backend,
+            max_compute_ms=self.settings.max_compute_ms,
+            lake_state=lambda: lake_state(self.settings.lake),
+        )
 
     @cached_property
     def pushes(self) -> PushPolicy:
@@ -97,8 +104,9 @@ class QAnchorProvider(PassthroughProvider):
         synchronously and they compute."""
         asker = self._asker(args, kwargs)
         with on_demand.answering_with(asker):
+            answer = partial(super().get_online_features, config, *args, **kwargs)
             if self._asks_adhoc(*_features_registry_project(args, kwargs)):
-                return await asyncio.to_thread(super().get_online_features, config, *args, **kwargs)
+                return await in_waiting_thread(answer)
             return await super().get_online_features_async(config, *args, **kwargs)
 
     def _asker(self, args: Sequence[Any], kwargs: dict[str, Any]) -> on_demand.AdhocAsker:
@@ -184,6 +192,7 @@ class QAnchorProvider(PassthroughProvider):
         from qanchor_plugin.feast_ext import validation
 
         validation.validate_kept_views(self.repo_config, tables_to_keep)
+        check_push_views(tables_to_keep)
         removed = [version for view in tables_to_delete for version in _versions(view, self.repo_config)]
         with naming_the_store(self.repo_config):
             super().update_infra(
@@ -191,9 +200,11 @@ class QAnchorProvider(PassthroughProvider):
             )
 
     async def close(self) -> None:
-        """Computed answers are written and the store's connections closed."""
+        """Computed answers are written, and connections to the store and to workers closed."""
         if "pushes" in self.__dict__:
             await asyncio.to_thread(self.pushes.close)
+        if "misses" in self.__dict__:
+            await asyncio.to_thread(self.misses.close)
         if "write_back" in self.__dict__:
             await asyncio.to_thread(self.write_back.close)
         await super().close()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def source_types(spec: SourceSpec) -> pa.Schema:
             "of its columns, which decide how a value reads as text, are not found without Spark. Declare a "
             "SparkSource(path=..., table_format=DeltaFormat())."
         )
-    key = spec.path, spec.format
+    key = spec.path if "://" in spec.path else str(Path(spec.path).resolve()), spec.format
     with _lock:
         known = _schemas.get(key)
         if known is None or time.monotonic() - known[0] > SCHEMA_SECONDS:

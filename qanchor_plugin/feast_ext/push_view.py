@@ -64,21 +64,26 @@ def raw_name(source: SourceSpec, column: str) -> str:
     return {new: old for old, new in source.field_mapping.items()}.get(column, column)
 
 
+def same_place(one: SourceSpec, other: SourceSpec) -> bool:
+    """Whether two records are of the same source, whenever its Feast object was made."""
+    return {**one.to_dict(), "proto": ""} == {**other.to_dict(), "proto": ""}
+
+
 Targets = Mapping[str, tuple[Modality, tuple[EntityRef, ...]]]
 """By sequence digest: the modality that a raw row belongs to, and whose rows they are."""
 
 
 def _targets(source: PushSource, profiles: Sequence[Profile]) -> Targets:
-    spec = _comparable(SourceSpec.of(source.batch_source))
+    spec = SourceSpec.of(source.batch_source)
     found: dict[str, tuple[Modality, tuple[EntityRef, ...]]] = {}
     for profile in profiles:
         for modality in profile.modalities:
-            if _comparable(modality.source) == spec:
+            if same_place(modality.source, spec):
                 found[modality.sequence_digest] = modality, profile.entities
     names = [profile.name for profile in profiles]
     if not found:
         raise DeclarationError(
-            f"push source {source.name!r} is over {spec['name']!r}, which no modality of the "
+            f"push source {source.name!r} is over {spec.name!r}, which no modality of the "
             f"profiles {names} reads. Give PushSource(batch_source=...) the modality's own source object."
         )
     static = [modality.name for modality, _ in found.values() if modality.static]
@@ -88,12 +93,6 @@ def _targets(source: PushSource, profiles: Sequence[Profile]) -> Targets:
             "pushed at. Give the source a timestamp_field, or let the refresh bring them."
         )
     return found
-
-
-def _comparable(spec: SourceSpec) -> dict[str, Any]:
-    body = spec.to_dict()
-    body.pop("proto")
-    return body
 
 
 def _raw_columns(modality: Modality, entities: Sequence[EntityRef]) -> list[Field]:
@@ -184,18 +183,14 @@ class PushedSource(DataSource):
         """Nothing when rows can be pushed.
 
         Raises:
-            DeclarationError: the source's types cannot be read, or two views take the same push.
+            DeclarationError: the source's types cannot be read, or the views do not fit (``push_checks``).
         """
+        from qanchor_plugin.feast_ext.push_checks import check_push_views
         from qanchor_plugin.feast_ext.push_columns import source_types
-        from qanchor_plugin.feast_ext.repo_objects import push_views
+        from qanchor_plugin.feast_ext.repo_objects import repo_views
 
         source_types(self.spec)
-        taking = {name for name, source in push_views(config).items() if source.push == self.push}
-        if len(taking) > 1:
-            raise DeclarationError(
-                f"views {sorted(taking)} all take the push source {self.push!r}, so an event would be "
-                "written more than once. Declare one: push_view(source, [profile, another_profile])."
-            )
+        check_push_views(repo_views(config))
 
     def get_table_query_string(self) -> str:
         """Never answers: the rows themselves are read from their own source.

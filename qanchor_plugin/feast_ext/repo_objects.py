@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from feast import FeatureService
+from feast import FeatureService, FeatureView
 from feast.repo_config import RepoConfig
 from feast.repo_operations import read_feastignore
 
 from qanchor_plugin.feast_ext.anchor_source import AnchorSource
 from qanchor_plugin.feast_ext.declarations import is_anchor
-from qanchor_plugin.feast_ext.push_view import PushedSource, is_push_view
 
 
 def repo_objects(config: RepoConfig) -> tuple[list[AnchorSource], list[FeatureService]]:
@@ -30,9 +29,9 @@ def repo_objects(config: RepoConfig) -> tuple[list[AnchorSource], list[FeatureSe
     return list(sources.values()), list(services.values())
 
 
-def push_views(config: RepoConfig) -> dict[str, PushedSource]:
-    """Name and source of the views of ``push_view`` at the top level of the repo's imported modules."""
-    return {one.name: one.batch_source for one in _top_level(config) if is_push_view(one)}
+def repo_views(config: RepoConfig) -> list[FeatureView]:
+    """All feature views at the top level of the repo's imported modules."""
+    return list({id(one): one for one in _top_level(config) if isinstance(one, FeatureView)}.values())
 
 
 def _top_level(config: RepoConfig) -> Iterator[Any]:

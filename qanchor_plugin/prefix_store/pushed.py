@@ -1,5 +1,7 @@
 """``pushed_events``: appended to by pushes, seen by every process of the lake; delta-rs, no JVM."""
 
+import contextlib
+import fcntl
 import logging
 import os
 import threading
@@ -64,6 +66,7 @@ class PushedEvents:
         self._file_texts: dict[str, list[str]] = {}
         self._users: dict[bytes, list[PushedEvent]] = {}
         self._texts: dict[bytes, str] = {}
+        self._rows: set[str] = set()
         self.num_removals = 0
 
     def of(
@@ -127,12 +130,15 @@ class PushedEvents:
         return push
 
     def _pack(self) -> None:
-        """Few files hold what many did; who comes second leaves it to the first."""
+        """Few files hold what many did; left to whoever is at it already."""
         deltalake = require("deltalake", purpose="Pushing events")
-        try:
-            deltalake.DeltaTable(self._path).optimize.compact()
-        except (OSError, deltalake.exceptions.DeltaError) as error:
-            logger.warning("pushed events %s are not packed this time: %s", self._path, error)
+        with alone(self._path, wait=False) as held:
+            if not held:
+                return
+            try:
+                deltalake.DeltaTable(self._path).optimize.compact()
+            except (OSError, deltalake.exceptions.DeltaError) as error:
+                logger.warning("pushed events %s are not packed this time: %s", self._path, error)
 
     def _look(self, max_age_seconds: float) -> dict[bytes, list[PushedEvent]]:
         with self._lock:
@@ -173,11 +179,13 @@ class PushedEvents:
             self.num_removals += bool(self._rows_of(gone) - self._rows_of(new))
             for path in gone:
                 del self._files[path], self._file_texts[path]
-            self._users, self._texts, new = {}, {}, set(paths)
+            self._users, self._texts, self._rows, new = {}, {}, set(), set(paths)
         for path in new:
             self._texts.update((text_id(text), text) for text in self._file_texts[path])
             for one in self._files[path]:
-                self._users.setdefault(one.user, []).append(one)
+                if one.row not in self._rows:
+                    self._users.setdefault(one.user, []).append(one)
+                    self._rows.add(one.row)
 
     def _rows_of(self, paths: Iterable[str]) -> set[str]:
         return {one.row for path in paths for one in self._files[path]}
@@ -187,6 +195,22 @@ def shared_pushed(lake: str) -> PushedEvents:
     """The pushed events of that lake, one object a process: a push is seen at once wherever it is read."""
     with _lock:
         return _shared.setdefault(lake.rstrip("/"), PushedEvents(lake.rstrip("/")))
+
+
+@contextlib.contextmanager
+def alone(path: str, *, wait: bool) -> Iterator[bool]:
+    """Within the block nobody else rewrites the table's files; False where another does and ``wait`` is not.
+
+    Two rewrites at once would both add what they read: delta-rs finds no conflict between them. Appending
+    needs no lock.
+    """
+    with open(f"{path}/_rewrite.lock", "w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def create(path: str) -> None:

@@ -1,0 +1,175 @@
+"""``qanchor worker``: the process that owns a device and answers for everyone, over Arrow Flight."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qanchor_plugin.cli.output import err
+from qanchor_plugin.cli.repo import RepoOption, find_repo, settings_of
+from qanchor_plugin.declare import Settings
+from qanchor_plugin.errors import DeclarationError, InputDataError
+from qanchor_plugin.worker.config import Limits, WorkerConfig
+
+EXAMPLES = (
+    "Examples:  qanchor worker --repo .  ·  "
+    "qanchor worker --listen 0.0.0.0:8815 --http-port 8816 --token-file token.txt "
+    "--tls-cert cert.pem --tls-key key.pem  ·  "
+    "qanchor worker --processes 4 --prefix-mb 1024  ·  "
+    "qanchor worker --lake /mnt/lake --engine engines/demo --no-lake --json"
+)
+TOKEN_VARIABLE = "QANCHOR_WORKER_TOKEN"
+MEGABYTE = 1024 * 1024
+
+
+def worker(
+    repo: RepoOption = None,
+    lake: Annotated[
+        str | None, typer.Option("--lake", help="The lake, where there is no feature repo.")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="Flight; port 0: any free one.")
+    ] = "127.0.0.1:8815",
+    http_port: Annotated[
+        int, typer.Option("--http-port", help="/live, /ready and /metrics; 0: any free one.")
+    ] = 0,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option("--engine", help="Preset or folder to answer with; repeatable. Default: the repo's."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", help="On ports that follow each other; 0: one a CUDA device.")
+    ] = 0,
+    threads: Annotated[
+        int, typer.Option("--threads", help="CPU threads of a process; 0: the cores shared out.")
+    ] = 0,
+    token_file: Annotated[
+        str, typer.Option("--token-file", help=f"Accepted bearer tokens, one a line (or {TOKEN_VARIABLE}).")
+    ] = "",
+    tls_cert: Annotated[str, typer.Option("--tls-cert", help="Our certificate, PEM.")] = "",
+    tls_key: Annotated[str, typer.Option("--tls-key", help="Its key, PEM.")] = "",
+    tls_client_ca: Annotated[
+        str, typer.Option("--tls-client-ca", help="Callers need a certificate of this CA (mTLS).")
+    ] = "",
+    query: Annotated[
+        list[str] | None, typer.Option("--warm-query", help="Prepared before it is ready; repeatable.")
+    ] = None,
+    batch_tokens: Annotated[
+        int, typer.Option("--batch-tokens", help="Tokens of one engine call, about.")
+    ] = WorkerConfig.batch_tokens,
+    max_wait_ms: Annotated[
+        float, typer.Option("--max-wait-ms", help="How long a request waits for company.")
+    ] = WorkerConfig.max_wait_ms,
+    prefix_mb: Annotated[int, typer.Option("--prefix-mb", help="Memory tier of each process.")] = 256,
+    max_queue: Annotated[
+        int, typer.Option("--max-queue", help="Waiting requests; one more is refused.")
+    ] = Limits.queue_requests,
+    max_rows: Annotated[int, typer.Option("--max-rows", help="Rows of one request.")] = Limits.request_rows,
+    grace: Annotated[
+        float, typer.Option("--grace", metavar="SECONDS", help="To finish what was accepted.")
+    ] = WorkerConfig.grace_seconds,
+    no_lake: Annotated[
+        bool, typer.Option("--no-lake", help="Ready without a lake: for pools that Spark sends prefixes to.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Events (listening, ready, ...) as JSON lines on stdout.")
+    ] = False,
+) -> None:
+    """Answer anchor queries for callers on other machines; ends with SIGTERM, reloads with SIGHUP.
+
+    Logs are JSON lines on stderr. See docs/worker.md for sizing, TLS, metrics and alarms.
+    """
+    where = None if lake else find_repo(repo)
+    settings = Settings(lake=str(Path(lake).resolve())) if lake else settings_of(where or Path())
+    settings = replace(settings, **({"device": device} if device else {}))
+    host, port = _address(listen)
+    config = WorkerConfig(
+        settings=settings,
+        repo="" if where is None else str(where),
+        engines=tuple(engine or [settings.engine]),
+        warm_queries=tuple(query or ()),
+        needs_lake=not no_lake,
+        host=host,
+        port=port,
+        http_port=http_port,
+        tls_cert=_absolute(tls_cert),
+        tls_key=_absolute(tls_key),
+        tls_client_ca=_absolute(tls_client_ca),
+        token_file=_absolute(token_file),
+        tokens=tuple(filter(None, [os.environ.get(TOKEN_VARIABLE, "")])),
+        batch_tokens=batch_tokens,
+        max_wait_ms=max_wait_ms,
+        prefix_bytes=prefix_mb * MEGABYTE,
+        grace_seconds=grace,
+        limits=Limits(queue_requests=max_queue, request_rows=max_rows),
+    )
+    _warn_of_open_door(config)
+    raise typer.Exit(run(config, processes, threads, as_json))
+
+
+def run(config: WorkerConfig, processes: int, threads: int, as_json: bool) -> int:
+    """Serves until a signal; the exit code."""
+    from qanchor_plugin.worker.logs import log_as_json
+    from qanchor_plugin.worker.process import WorkerProcess, announce_json
+    from qanchor_plugin.worker.supervisor import Supervisor, cuda_devices
+
+    log_as_json()
+    devices = [] if config.settings.device == "cpu" else cuda_devices()
+    number = processes or max(1, len(devices))
+    shared_out = max(1, (os.cpu_count() or 1) // number) if number > 1 else 0
+    config = replace(config, torch_threads=threads or shared_out)
+    announce = announce_json if as_json else _say
+    if number > 1:
+        return Supervisor(config, number, devices=devices, announce=announce).run()
+    code = WorkerProcess(config, announce).run()
+    if code == 0:
+        return 0
+    os._exit(code)  # a stream that nobody ends must not hold the exit
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise InputDataError(f"--listen is {listen!r}; write it as HOST:PORT, such as 0.0.0.0:8815.")
+    return host, int(port)
+
+
+def _absolute(file: str) -> str:
+    if not file:
+        return ""
+    if not Path(file).is_file():
+        raise DeclarationError(f"there is no file {file}. Give the path of an existing one.")
+    return str(Path(file).resolve())
+
+
+def _warn_of_open_door(config: WorkerConfig) -> None:
+    if config.host in ("127.0.0.1", "localhost", "::1"):
+        return
+    if not config.token_file and not config.tokens:
+        err().print(f"[yellow]anyone who reaches {config.host} may ask[/yellow]: give --token-file")
+    if not config.tls_cert:
+        err().print("[yellow]tokens and embeddings go unencrypted[/yellow]: give --tls-cert and --tls-key")
+
+
+def _say(event: dict[str, Any]) -> None:
+    name = f"process {event['process']}: " if "process" in event else ""
+    typer.echo(name + _words(event))
+
+
+def _words(event: dict[str, Any]) -> str:
+    kind = event["event"]
+    engines = ", ".join(f"{name} ({digest[:8]})" for name, digest in event.get("engines", {}).items())
+    if kind == "listening":
+        return f"listening at {event['address']}, health at {event['health']}/ready (pid {event['pid']})"
+    if kind == "ready":
+        return f"ready: {engines} over the lake {event['lake']}; prefixes from memory, then Delta, else built"
+    if kind == "reloaded":
+        return f"reloaded: {engines}"
+    if kind in ("failed", "reload_failed"):
+        return f"{kind.replace('_', ' ')}: {event['error']}"
+    if kind == "died":
+        return f"died with {event['code']}; starting it again in {event['restart_seconds']:.1f} s"
+    return "ended; every accepted request was answered" if event.get("clean") else "ended; some were cut off"
