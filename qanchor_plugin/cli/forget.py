@@ -54,6 +54,7 @@ def run(repo: Path | None, keys: list[str], profile: str | None, lift: bool) -> 
     Raises:
         QAnchorError: no repo, a key that is none, or the job's own.
     """
+    from qanchor_plugin.backend.worker_caches import forget_hooks
     from qanchor_plugin.cli.user_keys import parse_user, user_bytes
     from qanchor_plugin.feast_ext.online_forget import forget_online
     from qanchor_plugin.prefix_store.forgotten import ForgottenUsers
@@ -72,7 +73,8 @@ def run(repo: Path | None, keys: list[str], profile: str | None, lift: bool) -> 
             return {"lifted": ForgottenUsers(here.settings.lake).lift(named)}
         from spark_jobs.forget import forget as job
 
-        receipt = job(here.settings, named, elsewhere={"online store": partial(forget_online, here.config)})
+        places = {"online store": partial(forget_online, here.config), **forget_hooks(here.settings.worker)}
+        receipt = job(here.settings, named, elsewhere=places)
         path = str(Path(here.settings.lake) / "_receipts" / f"{receipt.run}.json")
         return asdict(receipt) | {"receipt": path}
 
