@@ -33,17 +33,18 @@ _shared: dict[str, "PushedEvents"] = {}
 
 @dataclass(frozen=True)
 class PushedMark:
-    """What has been pushed of one user and not been caught up: equal marks mean the same events.
+    """What has been pushed of one user and can be seen by now: equal marks mean the same events.
 
     Attributes:
         num_rows: how many rows.
         newest: the greatest row name; names sort by time.
-        known_from: the earliest ``known_at``, microseconds.
+        first_seen, last_seen: from when on a reader sees the first and the last of them, microseconds.
     """
 
     num_rows: int
     newest: str
-    known_from: int
+    first_seen: int
+    last_seen: int
 
 
 class PushedEvents:
@@ -85,13 +86,16 @@ class PushedEvents:
         return {user: events for user, events in own.items() if events}
 
     def marks(
-        self, users: Iterable[bytes], digests: Collection[str], *, max_age_seconds: float
+        self, users: Iterable[bytes], digests: Collection[str], *, now: int, max_age_seconds: float
     ) -> dict[bytes, PushedMark]:
-        """The marks of those of the users that have pushed rows; as :meth:`of`."""
-        return {
-            user: PushedMark(len(events), max(one.row for one in events), min(one.known_at for one in events))
-            for user, events in self.of(users, digests, max_age_seconds=max_age_seconds).items()
-        }
+        """The marks of those of the users that have rows to be seen at ``now`` (microseconds)."""
+        found = {}
+        for user, events in self.of(users, digests, max_age_seconds=max_age_seconds).items():
+            seen = {one.row: max(one.event_at, one.known_at) for one in events}
+            seen = {row: instant for row, instant in seen.items() if instant <= now}
+            if seen:
+                found[user] = PushedMark(len(seen), max(seen), min(seen.values()), max(seen.values()))
+        return found
 
     def texts(self, ids: Iterable[bytes]) -> dict[bytes, str]:
         """The texts that pushed rows brought, of those of ``ids`` that are among them."""

@@ -185,6 +185,17 @@ def test_offline_goes_to_the_source_itself_and_both_to_both(sqlite_shop: Shop):
     assert answer(store)["num_events"] == 4
 
 
+@pytest.mark.filterwarnings("ignore:1 pushed events lie after now:UserWarning")
+def test_an_event_is_missed_from_the_instant_on_that_a_reader_could_see_it(sqlite_shop: Shop):
+    store = pushing(sqlite_shop)
+    sqlite_shop.put(store, "dairy_buyer", 1, seed=3)
+    store.push(PUSH, bought((1, "2018-01-01T00:00:05Z", *CHEESE[2:])))
+    assert answer(store)["embedding"] == vector(3)
+    later = sqlite_shop.store(clock="2018-01-01T00:00:05Z")
+    found = answer(later)
+    assert (found["status"], found["num_events"]) == ("computed", 4)
+
+
 def test_the_log_keeps_no_user_and_no_text(sqlite_shop: Shop):
     store = pushing(sqlite_shop)
     store.push(PUSH, bought((987654321, *CHEESE[1:])))
