@@ -124,13 +124,6 @@ class Run:
         if counts:
             self._done(JobRow(job="pushed", counts=counts))
 
-    def pushed(self) -> None:
-        """Pushed events that the sequences hold now are pushed events no more."""
-        self._job = "pushed"
-        counts = pushed.catch_up(self.lake, self.settings)
-        if counts:
-            self._done(JobRow(job="pushed", counts=counts))
-
     def vectors(self, groups: Sequence[AskedGroup]) -> dict[str, str]:
         """Every text has a vector of every encoder that is asked; encoder id to snapshot folder."""
         self._job = "vectors"
