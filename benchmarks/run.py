@@ -5,7 +5,9 @@ import sys
 
 from benchmarks import results
 
-BENCHMARKS = ("user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "commands")
+BENCHMARKS = (
+    "user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "worker", "commands",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -35,6 +35,7 @@ class Batcher:
         self._waiting: dict[Request, int] = {}
         self._closing = ""
         self._ended = False
+        self._running_since = 0.0
         self._cell_seconds = FIRST_GUESS_SECONDS
         self.estimate = TokenEstimate()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -64,6 +65,11 @@ class Batcher:
             self._queues[request.header.priority].extend(pieces)
             self._gauges()
             self._changed.notify_all()
+
+    def running_seconds(self) -> float:
+        """How long the batch of this moment has been computed; 0 without one."""
+        since = self._running_since
+        return now() - since if since else 0.0
 
     def drop(self, request: Request) -> None:
         """Nobody waits for the request any more; what is left of it is not computed."""
@@ -97,7 +103,7 @@ class Batcher:
 
     def _run(self) -> None:
         while (batch := self._next()) is not None:
-            started = now()
+            started = self._running_since = now()
             for piece in batch.pieces:
                 request = piece.request
                 if not request.started:
@@ -106,6 +112,7 @@ class Batcher:
                         started - request.arrived
                     )
             self._compute(batch)
+            self._running_since = 0.0
             self._finish(batch, now() - started)
 
     def _finish(self, batch: Batch, seconds: float) -> None:

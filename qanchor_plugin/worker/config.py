@@ -52,9 +52,10 @@ class WorkerConfig:
         tokens: further accepted tokens (from the environment).
         batch_tokens: soft and query tokens of one engine call, about.
         max_wait_ms: how long the first request of a batch waits for company.
-        prefix_bytes: bound of the memory tier.
+        prefix_bytes: bound of the memory tier; None is the settings'.
         torch_threads: threads of one engine call on a CPU; 0 lets torch choose.
         grace_seconds: accepted requests may take this long after SIGTERM.
+        hang_seconds: one batch that takes longer makes ``/live`` say no.
         limits: see :class:`Limits`.
     """
 
@@ -73,9 +74,10 @@ class WorkerConfig:
     tokens: tuple[str, ...] = ()
     batch_tokens: int = 16_384
     max_wait_ms: float = 2.0
-    prefix_bytes: int = 256 * 1024 * 1024
+    prefix_bytes: int | None = None
     torch_threads: int = 0
     grace_seconds: float = 30.0
+    hang_seconds: float = 300.0
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ class HealthServer:
 
     Args:
         host / port: where; port 0 lets the system choose.
+        live: None, or why this process should be killed and started anew.
         ready: None when requests are taken, else the reason why not.
         metrics: the Prometheus text.
 
@@ -23,11 +24,17 @@ class HealthServer:
     """
 
     def __init__(
-        self, host: str, port: int, *, ready: Callable[[], str | None], metrics: Callable[[], bytes]
+        self,
+        host: str,
+        port: int,
+        *,
+        live: Callable[[], str | None],
+        ready: Callable[[], str | None],
+        metrics: Callable[[], bytes],
     ) -> None:
         pages: dict[str, Callable[[], Reply]] = {
-            "/live": lambda: (200, "application/json", b'{"live": true}\n'),
-            "/ready": lambda: _ready(ready()),
+            "/live": lambda: _state("live", live()),
+            "/ready": lambda: _state("ready", ready()),
             "/metrics": lambda: (200, CONTENT_TYPE_LATEST, metrics()),
         }
         self._server = ThreadingHTTPServer((host, port), _handler(pages))
@@ -43,8 +50,8 @@ class HealthServer:
         self._thread.join()
 
 
-def _ready(reason: str | None) -> Reply:
-    body = {"ready": reason is None, **({} if reason is None else {"reason": reason})}
+def _state(name: str, reason: str | None) -> Reply:
+    body = {name: reason is None, **({} if reason is None else {"reason": reason})}
     return (200 if reason is None else 503), "application/json", json.dumps(body).encode() + b"\n"
 
 

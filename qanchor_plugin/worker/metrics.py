@@ -34,6 +34,16 @@ class Metrics:
         self.prefixes = Counter(
             f"{name}prefixes", "Prefixes by where they came from", ["tier"], registry=made
         )
+        self.tiers = Counter(
+            f"{name}tier",
+            "Lookups of a tier of prefixes, by what came of them",
+            ["tier", "outcome"],
+            registry=made,
+        )
+        self.tier_bytes = Counter(
+            f"{name}tier_read_bytes", "Read from a tier of prefixes", ["tier"], registry=made
+        )
+        self.kv = Counter(f"{name}kv", "Keys and values used, by how they came about", ["how"], registry=made)
         self.queue_seconds = Histogram(
             f"{name}queue_seconds", "Waiting before compute", ["priority"], buckets=_SECONDS, registry=made
         )
@@ -100,6 +110,7 @@ class BackendWatch:
     def __init__(self, metrics: Metrics, backend: "LocalBackend") -> None:
         self._metrics, self._backend = metrics, backend
         self._counts: dict[str, int] = {}
+        self._tiers: dict[tuple[str, str], int] = {}
         self._seconds: dict[str, float] = {}
 
     def observe(self) -> None:
@@ -111,6 +122,9 @@ class BackendWatch:
                 self._metrics.unknown.inc(new)
             elif new > 0 and name.startswith("prefix_"):
                 self._metrics.prefixes.labels(name.removeprefix("prefix_")).inc(new)
+            elif new > 0 and name.startswith("kv_"):
+                self._metrics.kv.labels(name.removeprefix("kv_")).inc(new)
+        self._observe_tiers()
         for stage in STAGES:
             total = self._backend.seconds[stage]
             spent = total - self._seconds.get(stage, 0.0)
@@ -118,3 +132,12 @@ class BackendWatch:
             if spent > 0:
                 self._metrics.stage_seconds.labels(stage).observe(spent)
         self._metrics.memory_bytes.set(self._backend.memory.held_bytes)
+
+    def _observe_tiers(self) -> None:
+        for (tier, outcome), count in self._backend.store.counts.items():
+            new = count - self._tiers.get((tier, outcome), 0)
+            self._tiers[tier, outcome] = count
+            if new > 0 and outcome == "bytes":
+                self._metrics.tier_bytes.labels(tier).inc(new)
+            elif new > 0:
+                self._metrics.tiers.labels(tier, outcome).inc(new)

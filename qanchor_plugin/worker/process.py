@@ -46,7 +46,11 @@ class WorkerProcess:
         self.state = WorkerState(config)
         self.server = AnchorServer(config, self.state, self.reload)
         self.health = HealthServer(
-            config.host, config.http_port, ready=self.state.not_ready, metrics=self.state.metrics.text
+            config.host,
+            config.http_port,
+            live=self._hung,
+            ready=self.state.not_ready,
+            metrics=self.state.metrics.text,
         )
 
     def run(self) -> int:
@@ -91,7 +95,10 @@ class WorkerProcess:
                 self.state.tokens.reload()
                 settings = self._read_settings()
                 serving = Serving(self._config, settings, self.state.metrics, anew=True)
-                self.state.current()  # one that was never ready, or is ending, is not made ready by this
+                old = (
+                    self.state.current()
+                )  # one that was never ready, or is ending, is not made ready by this
+                serving.backend.keep_memory_of(old.backend)
                 self.state.swap(serving)
                 outcome = OK
             finally:
@@ -99,6 +106,13 @@ class WorkerProcess:
         logger.info("reloaded", extra={"engines": serving.engines})
         self._announce({"event": "reloaded", "engines": serving.engines})
         return serving.engines
+
+    def _hung(self) -> str | None:
+        """Why the process is not alive any more, whatever its threads say."""
+        seconds = self.state.batcher.running_seconds()
+        if seconds <= self._config.hang_seconds:
+            return None
+        return f"one batch has been computed for {seconds:.0f} s"
 
     def _read_settings(self) -> Settings:
         if not self._config.repo:
@@ -128,7 +142,15 @@ class WorkerProcess:
             self._announce({"event": "failed", "error": str(error)})
             self._events.put("failed")
             return
-        self._announce({"event": "ready", "engines": serving.engines, "lake": serving.settings.lake})
+        tiers = ["memory", *(["disk"] if serving.settings.prefix_folder else []), "delta"]
+        self._announce(
+            {
+                "event": "ready",
+                "engines": serving.engines,
+                "lake": serving.settings.lake if self._config.needs_lake else None,
+                "tiers": tiers if self._config.needs_lake else [],
+            }
+        )
 
     def _set_up_torch(self) -> None:
         from transformers.utils import logging as transformers_logging

@@ -76,7 +76,7 @@ class Serving:
         try:
             batch.spread(self._computed(batch, list(batch.rows.values())))
         except Exception as error:  # whatever it is, each caller must be told
-            if batch.num_requests > 1:
+            if batch.num_requests > 1 and type(error) is not LakeError:  # a lake is down for everyone
                 for one in batch.alone():
                     self.answer(one)
                 return

@@ -45,6 +45,8 @@ def test_the_life_of_a_worker(command, call, local, repo):
     worker.popen.send_signal(signal.SIGHUP)
     assert worker.event("reloaded")["engines"] == ready["engines"]
     assert caller.embed([1])[0][0][0].embedding_id == expected[0][0].embedding_id
+    counts = caller.act("status")["counts"]
+    assert (counts["prefix_memory"], counts["prefix_built"]) == (1, 0)  # memory outlives the reload
 
     many = [ask(f"Question number {number}?") for number in range(20)]
     thread, accepted = in_background(lambda: caller.embed([1, 2, 3], many, priority="batch"))

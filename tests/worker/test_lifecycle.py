@@ -15,8 +15,10 @@ from qanchor_plugin.errors import (
     InputDataError,
     OverloadedError,
 )
+from qanchor_plugin.worker.health import HealthServer
 from tests.shop import user
-from tests.worker.asking import ask, header, hold, in_background
+from tests.worker.asking import ask, header, hold, in_background, until
+from tests.worker.processes import get
 
 
 def test_a_cold_worker_refuses_and_says_why(start, call):
@@ -31,12 +33,35 @@ def test_draining_finishes_what_was_accepted_and_takes_no_more(start, call):
     began = hold(worker, 0.5)
     first, found = in_background(lambda: call(worker).embed([1]))
     began.wait(10)
+    assert worker.state.batcher.running_seconds() > 0
     worker.state.drain()
     with pytest.raises(DrainingError):
         call(worker).embed([2])
     first.join()
     assert found[0][0][0][0] is not None
-    assert worker.state.quiet()
+    until(worker.state.quiet)
+    assert worker.state.batcher.running_seconds() == 0
+
+
+def test_live_says_when_one_batch_hangs():
+    reasons = {"/live": None, "/ready": "loading"}
+    health = HealthServer(
+        "127.0.0.1",
+        0,
+        live=lambda: reasons["/live"],
+        ready=lambda: reasons["/ready"],
+        metrics=lambda: b"m 1",
+    )
+    try:
+        base = f"http://127.0.0.1:{health.port}"
+        assert get(f"{base}/live") == (200, '{"live": true}\n')
+        assert get(f"{base}/ready") == (503, '{"ready": false, "reason": "loading"}\n')
+        reasons |= {"/live": "one batch has been computed for 301 s", "/ready": None}
+        assert get(f"{base}/live")[0] == 503
+        assert get(f"{base}/ready?x=1") == (200, '{"ready": true}\n')
+        assert get(f"{base}/metrics") == (200, "m 1")
+    finally:
+        health.close()
 
 
 def test_actions(start, call, serving):
