@@ -6,7 +6,8 @@ import sys
 from benchmarks import results
 
 BENCHMARKS = (
-    "user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "worker", "commands",
+    "user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "worker", "online_hits",
+    "commands",
 )  # fmt: skip
 
 

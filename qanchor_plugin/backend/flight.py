@@ -2,8 +2,9 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from typing import Any
 
 import pyarrow as pa
@@ -156,8 +157,9 @@ class _Request:
                 request_id=self._id,
             )
             try:
-                messages = self._exchange(address, header.to_bytes(), rows(), seconds, cancellation)
-                answers, end = wire.read_answers(messages, asked=self._asked, cutoffs=cutoffs)
+                command = header.to_bytes()
+                with closing(self._exchange(address, command, rows(), seconds, cancellation)) as messages:
+                    answers, end = wire.read_answers(messages, asked=self._asked, cutoffs=cutoffs)
             except BrokenAnswerError as error:
                 raise BrokenAnswerError(f"worker {address}: {error}") from error
             except (fl.FlightError, pa.ArrowException, OSError) as error:
@@ -169,19 +171,26 @@ class _Request:
 
     def _exchange(
         self, address: str, command: bytes, rows: pa.RecordBatch, seconds: float, cancellation: Cancellation
-    ) -> Iterator[tuple[pa.RecordBatch | None, bytes | None]]:
-        """The worker's messages; the call is over when they are."""
+    ) -> Generator[tuple[pa.RecordBatch | None, bytes | None]]:
+        """The worker's messages; the call is over when they are, or cancelled when they are not taken."""
         client = self._pool.channels.client(address)
         options = fl.FlightCallOptions(timeout=seconds, headers=self._pool.channels.headers())
         writer, reader = client.do_exchange(fl.FlightDescriptor.for_command(command), options)
         cancellation.stops_by(reader.cancel)
-        with writer:
+        is_whole = False
+        try:
             writer.begin(rows.schema)
             writer.write_batch(rows)
             writer.done_writing()
             for chunk in reader:
                 metadata = None if chunk.app_metadata is None else chunk.app_metadata.to_pybytes()
                 yield chunk.data, metadata
+            is_whole = True
+        finally:
+            if not is_whole:
+                reader.cancel()
+            with suppress(fl.FlightError, pa.ArrowException, OSError):  # what failed has been said already
+                writer.close()
 
 
 def _check_unregistered(answers: Answers, asked: Sequence[Ask], engines: Any, address: str) -> None:

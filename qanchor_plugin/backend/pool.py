@@ -6,6 +6,7 @@ from collections.abc import Callable
 from qanchor_plugin.backend.breaker import WorkerBreaker
 from qanchor_plugin.backend.channels import Channels
 from qanchor_plugin.backend.discovery import discovery_of
+from qanchor_plugin.backend.hedge_budget import HedgeBudget
 from qanchor_plugin.backend.pool_counters import CALLS, OPEN_BREAKERS, WORKERS
 from qanchor_plugin.backend.ring import WorkerRing
 from qanchor_plugin.declare.worker_settings import WorkerSettings
@@ -36,6 +37,7 @@ class WorkerPool:
         settings: the section ``worker`` of the configuration.
 
     Attributes:
+        hedges: how many slow calls may go to a second worker.
         last_failure: what a worker last failed with, for messages.
     """
 
@@ -47,6 +49,7 @@ class WorkerPool:
         self._ring: WorkerRing | None = None
         self._breakers: dict[str, WorkerBreaker] = {}
         self.last_failure = ""
+        self.hedges = HedgeBudget()
 
     def ring(self, *, seconds: float) -> WorkerRing:
         """The workers as they are known now.

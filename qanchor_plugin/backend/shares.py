@@ -162,7 +162,7 @@ class Round:
     def _hedge(self, share: Share[T]) -> None:
         overtaken = list(share.running.values())
         share.hedge_at = float("inf")
-        if self._launch(share):
+        if self.pool.hedges.takes_one() and self._launch(share):
             HEDGES.labels("slow").inc()
             for attempt in overtaken:
                 attempt.is_overtaken = True
@@ -175,6 +175,7 @@ class Round:
                 future = self.threads.submit(share.call, address, self.deadline, attempt.cancellation)
                 share.running[future] = attempt
                 share.hedge_at = time.monotonic() + self.hedge_seconds
+                self.pool.hedges.called()
                 return True
         if not share.running:
             share.failure = NobodyAskedError(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,9 +83,9 @@ class AnchorReader:
         complete_to = self._complete_to(anchor)
         judged = [R.judge(row, anchor, now=now, complete_to=complete_to) for row in read.rows]
         judged = list(self._pushes.overruled(read, judged, now))
-        for verdict, _ in judged:
-            if verdict is not Verdict.FRESH:
-                MISSES.labels(verdict.value).inc()
+        for verdict, count in Counter(verdict for verdict, _ in judged).items():
+            fresh = verdict is Verdict.FRESH
+            (ANSWERS.labels(R.STORED) if fresh else MISSES.labels(verdict.value)).inc(count)
         return judged
 
     def _recompute_behind(self, reads: Sequence[AnchorRead], verdicts: Sequence[Judged], now: int) -> None:
@@ -144,9 +145,9 @@ class AnchorReader:
 def _settled(
     read: AnchorRead, row: int, verdict: Verdict, as_of: int | None, answered: bool, answer: Answer | None
 ) -> R.OnlineRow:
-    stored_at, features = read.rows[row]
     if verdict is Verdict.FRESH:
-        return stored_at, R.with_status(features or {}, _counted(R.STORED), as_of)
+        return R.stored_row(read, row, as_of)
+    stored_at, features = read.rows[row]
     if answer is not None:
         return R.instant_of(answer.cutoff), R.answer_features(answer, _counted(R.COMPUTED))
     if answered:
@@ -260,7 +261,7 @@ def _split(
                 anchor=Anchor.of(view),
                 requested=list(requested),
                 keys=keys,
-                users=[R.entity_user(key) for key in keys],
+                users=R.UserKeys(keys),
                 indexes=indexes,
                 num_rows=num_rows,
             )

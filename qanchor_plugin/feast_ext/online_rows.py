@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from feast import FeatureView
@@ -24,6 +25,7 @@ STORED, COMPUTED, STALE, UNKNOWN, MISSING = "stored", "computed", "stale", "unkn
 JUDGED_BY = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.NUM_EVENTS)
 """Read along with whatever was requested."""
 
+_STORED = Value(string_val=STORED)
 MICROS = 1_000_000
 ENTITY_KEY_VERSION = 3
 
@@ -68,6 +70,11 @@ class Anchor:
             source._anchor = known  # type: ignore[attr-defined]  # the source's JSON never changes once read
         return known
 
+    @cached_property
+    def max_age(self) -> float | None:
+        """The scenario's ttl in microseconds; None for one that does not age."""
+        return self.scenario.ttl / timedelta(microseconds=1) if self.scenario.ttl else None
+
     @classmethod
     def _made(cls, source: AnchorSource) -> "Anchor":
         scenario, profile = source.scenario, source.profile
@@ -88,6 +95,25 @@ class Anchor:
         )
 
 
+class UserKeys(Sequence[bytes]):
+    """Serialised entity keys, each made when it is first looked at: a row that is a hit needs none."""
+
+    def __init__(self, keys: Sequence[EntityKey]) -> None:
+        self._keys = keys
+        self._made: list[bytes | None] = [None] * len(keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[number] for number in range(*row.indices(len(self)))]
+        made = self._made[row]
+        if made is None:
+            made = self._made[row] = entity_user(self._keys[row])
+        return made
+
+
 @dataclass(kw_only=True)
 class AnchorRead:
     """One anchor view of one request, and the rows read for it.
@@ -105,7 +131,7 @@ class AnchorRead:
     anchor: Anchor
     requested: list[str]
     keys: list[EntityKey]
-    users: list[bytes]
+    users: Sequence[bytes]
     indexes: Sequence[list[int]]
     num_rows: int
     rows: list[OnlineRow] = field(default_factory=list)
@@ -127,16 +153,17 @@ def judge(row: OnlineRow, anchor: Anchor, *, now: int, complete_to: int | None) 
         now: microseconds since 1970 UTC.
         complete_to: the scenario's watermark, or None.
     """
-    features = row[1]
-    if not features or S.EMBEDDING not in features or not features[S.EMBEDDING].float_list_val.val:
+    features = row[1] or {}
+    embedding = features.get(S.EMBEDDING)
+    if embedding is None or not embedding.float_list_val.val:
         return Verdict.MISSING, None
-    stored_id = features[S.EMBEDDING_ID].string_val if S.EMBEDDING_ID in features else None
-    if not is_of_scenario(stored_id, anchor.scenario_id):
+    stored_id = features.get(S.EMBEDDING_ID)
+    if stored_id is None or not is_of_scenario(stored_id.string_val, anchor.scenario_id):
         return Verdict.FOREIGN, None
-    cutoff = features[S.CUTOFF].unix_timestamp_val * MICROS if S.CUTOFF in features else 0
+    stored_cutoff = features.get(S.CUTOFF)
+    cutoff = 0 if stored_cutoff is None else stored_cutoff.unix_timestamp_val * MICROS
     as_of = max(cutoff, complete_to or 0)
-    ttl = anchor.scenario.ttl
-    if ttl and now - as_of > ttl / timedelta(microseconds=1):
+    if anchor.max_age is not None and now - as_of > anchor.max_age:
         return Verdict.STALE, as_of
     return Verdict.FRESH, as_of
 
@@ -144,6 +171,17 @@ def judge(row: OnlineRow, anchor: Anchor, *, now: int, complete_to: int | None) 
 def with_status(features: dict[str, Value], status: str, data_as_of: int | None) -> dict[str, Value]:
     """The same features with both answered fields set."""
     return {**features, STATUS: Value(string_val=status), **_instant(DATA_AS_OF, data_as_of)}
+
+
+def stored_row(read: AnchorRead, row: int, data_as_of: int | None) -> OnlineRow:
+    """A fresh row as it is served: as read, and of the two answered fields those that were asked for."""
+    stored_at, features = read.rows[row]
+    features = features or {}
+    if STATUS in read.requested:
+        features[STATUS] = _STORED
+    if DATA_AS_OF in read.requested:
+        features.update(_instant(DATA_AS_OF, data_as_of))
+    return stored_at, features
 
 
 def answer_features(answer: Answer, status: str) -> dict[str, Value]:

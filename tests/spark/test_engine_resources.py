@@ -34,8 +34,9 @@ def seen(batches):
     for _ in batches:
         context = TaskContext.get()
         gpus = context.resources().get("gpu")
-        said = [[context.cpus()], ["" if gpus is None else ",".join(gpus.addresses)], [device_of_task("auto")]]
-        yield pa.RecordBatch.from_arrays([pa.array(one) for one in said], ["cpus", "gpus", "device"])
+        addresses = "" if gpus is None else ",".join(gpus.addresses)
+        said = {"cpus": [context.cpus()], "gpus": [addresses], "device": [device_of_task("auto")]}
+        yield pa.RecordBatch.from_pydict(said)
 
 rows = spark.range(1).repartition(1)
 columns = "cpus long, gpus string, device string"

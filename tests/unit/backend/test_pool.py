@@ -8,6 +8,7 @@ import pytest
 
 from qanchor_plugin.backend.breaker import WorkerBreaker
 from qanchor_plugin.backend.discovery import DnsName, StaticList, discovery_of
+from qanchor_plugin.backend.hedge_budget import HedgeBudget
 from qanchor_plugin.backend.ring import WorkerRing
 from qanchor_plugin.declare.worker_settings import WorkerSettings
 from qanchor_plugin.errors import BackendError
@@ -77,6 +78,14 @@ def test_a_trial_without_an_outcome_is_given_to_another_call():
     assert not breaker.admits()
     breaker.released()
     assert breaker.admits()
+
+
+def test_second_calls_are_a_tenth_of_the_calls_after_a_first_few():
+    budget = HedgeBudget(share=0.1, burst=3)
+    assert [budget.takes_one() for _ in range(4)] == [True, True, True, False]
+    for _ in range(11):
+        budget.called()
+    assert [budget.takes_one() for _ in range(2)] == [True, False]
 
 
 def test_a_list_is_what_it_is():
