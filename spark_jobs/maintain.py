@@ -12,6 +12,7 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import InputDataError, LakeError
 from qanchor_plugin.extras import require
+from spark_jobs.fold_rows import folded
 from spark_jobs.ledger import lake_folder, record, tables_of
 from spark_jobs.lock import only_run
 from spark_jobs.retention import EMBEDDINGS, PREFIXES, Rule, retire
@@ -107,8 +108,8 @@ def _one(name: str, table: TableFiles, settings: Settings, plan: MaintainPlan) -
         if rule.table == name and days is not None:
             counts["rows_retired"] = _retired(table, rule, settings, days, plan.dry_run)
     counts["files_before"] = len(table.files())
-    folded = _folded(table, plan)
-    counts["files_after"] = counts["files_before"] - folded if plan.dry_run else len(table.files())
+    saved = _folded(name, table, plan)
+    counts["files_after"] = counts["files_before"] - saved if plan.dry_run else len(table.files())
     counts["files_vacuumed"] = table.vacuum(days=plan.keep_files, dry_run=plan.dry_run)
     if not plan.dry_run:
         table.checkpoint()
@@ -119,14 +120,15 @@ def _retired(table: TableFiles, rule: Rule, settings: Settings, days: float, dry
     return retire(table, rule, before=settings.now() - timedelta(days=days), dry_run=dry_run)
 
 
-def _folded(table: TableFiles, plan: MaintainPlan) -> int:
+def _folded(name: str, table: TableFiles, plan: MaintainPlan) -> int:
     """Small files of a partition are fewer; by how many."""
-    order = next((name for name in (S.USER, S.TEXT_ID, S.RUN) if name in table.schema.names), None)
+    order = next((one for one in (S.USER, S.TEXT_ID, S.RUN) if one in table.schema.names), None)
+    change = folded if name == "behaviour_sequences" else None
     saved = 0
     for group in _bins(table.files(), plan):
         saved += len(group) - 1
         if not plan.dry_run:
-            table.fold(group, [order] if order else [])
+            table.fold(group, [order] if order else [], change)
     return saved
 
 

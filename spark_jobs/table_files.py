@@ -138,10 +138,15 @@ class TableFiles:
         self._commit(actions)
         return before - after
 
-    def fold(self, files: Sequence[TableFile], sort_by: Sequence[str]) -> None:
-        """The files of one partition are one file, in order of ``sort_by``; readers see no change."""
-        added, _, _ = self._written(files, lambda rows: rows, True, sort_by=sort_by)
-        self._commit([*added, *(self._removed(one, True) for one in files)])
+    def fold(self, files: Sequence[TableFile], sort_by: Sequence[str], change: Change | None = None) -> None:
+        """The files of one partition are one file, in order of ``sort_by``; readers see no change.
+
+        Args:
+            change: makes of the rows others that mean the same.
+        """
+        same = change is None
+        added, _, _ = self._written(files, change or (lambda rows: rows), same, sort_by=sort_by)
+        self._commit([*added, *(self._removed(one, same) for one in files)])
 
     def cut_log(self) -> int:
         """The log begins at the present version; how many of its older files are gone.

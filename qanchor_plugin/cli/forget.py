@@ -73,7 +73,8 @@ def run(repo: Path | None, keys: list[str], profile: str | None, lift: bool) -> 
             return {"lifted": ForgottenUsers(here.settings.lake).lift(named)}
         from spark_jobs.forget import forget as job
 
-        places = {"online store": partial(forget_online, here.config), **forget_hooks(here.settings.worker)}
+        places: dict[str, Any] = {"online store": partial(forget_online, here.config)}
+        places |= forget_hooks(here.settings.worker)
         receipt = job(here.settings, named, elsewhere=places)
         path = str(Path(here.settings.lake) / "_receipts" / f"{receipt.run}.json")
         return asdict(receipt) | {"receipt": path}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.errors import LakeError
 from qanchor_plugin.extras import require
 from qanchor_plugin.identity import text_id
+from qanchor_plugin.prefix_store.forgotten import ForgottenUsers
 from qanchor_plugin.sequence.pushed import PushedEvent
 
 logger = logging.getLogger(__name__)
@@ -105,18 +107,22 @@ class PushedEvents:
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> str:
         """The rows (columns of ``PUSHED_EVENTS`` but ``batch``, ``pushed_row`` and ``pushed_at``) are
-        committed, all or none; the push's name.
+        committed, all or none; the push's name. Rows of users who asked to be forgotten are passed over.
 
         Raises:
             LakeError: the lake cannot be written; nothing was.
         """
         deltalake = require("deltalake", purpose="Pushing events")
+        forgotten = ForgottenUsers(Path(self._path).parent)
+        rows = [row for row in rows if row[S.USER] not in forgotten]
         now = datetime.now(UTC)
         push = f"{now:%Y%m%dT%H%M%S%f}-{os.urandom(4).hex()}"
         named = [
             {**row, S.BATCH: push, S.PUSHED_ROW: f"{push}-{number:06d}", S.PUSHED_AT: now}
             for number, row in enumerate(rows)
         ]
+        if not named:
+            return push
         try:
             create(self._path)
             deltalake.write_deltalake(

@@ -45,14 +45,19 @@ def add_vectors(lake: ShopLake) -> None:
 
 def fill(folder: Path, name: str, household_id: int, **given: Any) -> None:
     """One made-up row of the household stands in the table, whatever its columns are."""
+    row = made_up(name, household_id, **given)
+    table = pa.Table.from_pylist([row], schema=ALL_TABLES[name])
+    write_deltalake(folder / name, table, mode="append", partition_by=list(S.PARTITIONED_BY.get(name, ())))
+
+
+def made_up(name: str, household_id: int, **given: Any) -> dict[str, Any]:
+    """A row of the table about the household, each column some value of its type."""
     schema = ALL_TABLES[name]
     row = {one.name: _any_value(one.type) for one in schema}
     row |= {S.USER: user(household_id), S.USER_KEY: json.dumps({"household_id": household_id})}
     if S.TEXT_ID in schema.names and not pa.types.is_list(schema.field(S.TEXT_ID).type):
         row[S.TEXT_ID] = text_id("dairy")
-    known = {column: value for column, value in {**row, **given}.items() if column in schema.names}
-    table = pa.Table.from_pylist([known], schema=schema)
-    write_deltalake(folder / name, table, mode="append", partition_by=list(S.PARTITIONED_BY.get(name, ())))
+    return {column: value for column, value in {**row, **given}.items() if column in schema.names}
 
 
 def _any_value(kind: pa.DataType) -> Any:

@@ -21,11 +21,12 @@ from qanchor_plugin.engine.event_vectors import VectorSnapshot
 from qanchor_plugin.errors import JobBusyError, OnlineStoreError
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.prefix_store.forgotten import ForgottenUsers
+from qanchor_plugin.prefix_store.pushed import PushedEvents
 from spark_jobs.forget import INCOMPLETE, NOTHING_LEFT, REMOVED, Receipt, forget
 from spark_jobs.lock import only_run
 from tests.shop import ShopLake, user
 from tests.spark.raw_bytes import forms, found_in
-from tests.spark.small_lakes import ALL_TABLES, ENCODER, WITH_USERS, fill, plain_lake
+from tests.spark.small_lakes import ALL_TABLES, ENCODER, WITH_USERS, fill, made_up, plain_lake
 
 KEY = '{"household_id": 1}'
 OWN = ("rye bread", "free range eggs", "bakery", "small home")
@@ -237,6 +238,26 @@ def test_it_waits_for_nobody_and_takes_the_lock(lake: ShopLake) -> None:
     with only_run(lake.folder, "a refresh"), pytest.raises(JobBusyError, match="a refresh"):
         leave(lake)
     assert rows_of(lake) == before
+
+
+def test_a_push_of_a_forgotten_user_is_passed_over(lake: ShopLake) -> None:
+    leave(lake)
+    shutil.rmtree(lake.folder / "pushed_events")
+    pushed = PushedEvents(str(lake.folder))
+    rows = [made_up("pushed_events", household) for household in (1, 2, 1)]
+    pushed.append(rows)
+    pushed.append(rows[:1])
+    assert set(pushed.of([user(1), user(2)], ["x"])) == {user(2)}
+    assert found_in(lake.folder, forms(user(1), KEY)) == {}
+
+
+def test_a_reader_on_a_snapshot_whose_files_are_gone_looks_again(lake: ShopLake) -> None:
+    tables = LakeTables(str(lake.folder), max_age_seconds=3600)
+    before = tables.read("user_prefixes")
+    leave(lake)
+    after = tables.read("user_prefixes")
+    assert (before.num_rows, after.num_rows) == (2, 1)
+    assert after[S.USER].to_pylist() == [user(2)]
 
 
 def test_lifting_takes_a_user_off_the_list(lake: ShopLake) -> None:

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -14,12 +15,13 @@ import pytest
 from deltalake import DeltaTable
 
 from qanchor_plugin import schemas as S
+from qanchor_plugin.backend import LakeReader
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import InputDataError, JobBusyError
 from qanchor_plugin.prefix_store import LakeTables
 from spark_jobs.lock import only_run
 from spark_jobs.maintain import MaintainPlan, MaintainReport, maintain
-from tests.shop import ShopLake, user
+from tests.shop import PROFILE, ShopLake, sequence_row, user
 from tests.spark.small_lakes import fill, plain_lake
 
 NOW = datetime(2018, 6, 1, tzinfo=UTC)
@@ -100,6 +102,35 @@ def test_small_files_of_a_partition_become_one_in_order_of_users(lake: Path) -> 
         assert opened.metadata.row_group(0).column(tokens).compression == "UNCOMPRESSED"
         users = opened.read([S.USER])[S.USER].to_pylist()
     assert users == sorted(users)
+
+
+def test_batches_of_a_users_month_become_one_row_and_the_history_stays(lake: Path) -> None:
+    shop = ShopLake(lake)
+    for number, events in enumerate(
+        (
+            [("2018-02-03", "rye bread", "bakery", 1.0), ("2018-02-03", "rye bread", "bakery", 1.0)],
+            [("2018-02-01", "whole milk", "dairy", 2.0)],
+            [("2018-02-02", "red wine", "drinks", 3.0)],
+            [("2018-02-09", "whole milk", "dairy", 4.0)],
+        )
+    ):
+        row = sequence_row(7, events) | {S.BATCH: f"0123456789ab.{2 * number}-{2 * number + 1}"}
+        shop.append("behaviour_sequences", [row])
+    shop.append("behaviour_sequences", [sequence_row(8, [("2018-02-01", "red wine", "drinks", 5.0)])])
+    reader = LakeReader(LakeTables(str(lake), max_age_seconds=0))
+    before = reader.histories(PROFILE, [user(7), user(8), user(1)])
+    run(lake)
+    after = reader.histories(PROFILE, [user(7), user(8), user(1)])
+    for one, history in before.items():
+        for name, events in history.events.items():
+            for column in ("event_at", "known_at", "text_id", "groups", "amounts"):
+                np.testing.assert_array_equal(
+                    getattr(events, column), getattr(after[one].events[name], column)
+                )
+    stored = LakeTables(str(lake)).read("behaviour_sequences", where=ds.field(S.MONTH) == "2018-02")
+    told = {row[S.USER]: (row[S.BATCH], row[S.NUM_EVENTS]) for row in stored.to_pylist()}
+    assert told == {user(7): ("0123456789ab.0-7", 5), user(8): ("r1", 1)}
+    assert stored.num_rows == 2
 
 
 def rows(lake: Path, name: str) -> list[str]:
