@@ -71,7 +71,7 @@ def test_another_process_of_the_store_sees_the_push_within_a_second(sqlite_shop:
     store = pushing(sqlite_shop)
     other = sqlite_shop.store()
     apart = pushed.PushedEvents(other.provider.settings.lake)
-    other.provider.lake_reader.pushed = apart
+    other.provider.backend.reader.pushed = apart
     other.provider.__dict__["pushes"] = push_policy.PushPolicy(apart)
     sqlite_shop.put(store, "dairy_buyer", 1, seed=3)
     assert answer(other)["status"] == "stored"
@@ -113,12 +113,14 @@ def test_a_reader_with_old_sequences_loses_no_event_that_was_cleaned_up(sqlite_s
 
     store = pushing(sqlite_shop)
     store.push(PUSH, bought(CHEESE))
-    reader = LakeReader(LakeTables(store.provider.settings.lake, max_age_seconds=3600))
+    lake = store.provider.settings.lake
+    reader = LakeReader(LakeTables(lake, max_age_seconds=3600), pushed=pushed.shared_pushed(lake))
 
     def num_purchases() -> int:
         return len(reader.histories(PROFILE, [user(1)])[user(1)].events["purchases"])
 
-    assert num_purchases() == 4
+    alone = LakeReader(LakeTables(lake)).histories(PROFILE, [user(1)])[user(1)]
+    assert (num_purchases(), len(alone.events["purchases"])) == (4, 3)
     batch_brings(sqlite_shop, CHEESE)
     assert num_purchases() == 4
     DeltaTable(sqlite_shop.lake.folder / "pushed_events").delete()
