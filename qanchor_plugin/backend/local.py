@@ -16,6 +16,7 @@ from qanchor_plugin.declare import Profile, Settings
 from qanchor_plugin.errors import WrongEngineError
 from qanchor_plugin.identity import embedding_id
 from qanchor_plugin.prefix_store import LakeTables, PrefixEntry, TieredPrefixes, kv_policy
+from qanchor_plugin.prefix_store.pushed import shared_pushed
 from qanchor_plugin.sequence import UserSlice, slice_at
 
 WARM_UP_SECONDS = 300.0
@@ -52,7 +53,7 @@ class LocalBackend:
     ) -> None:
         self.settings = settings
         self.tables = tables or LakeTables(settings.lake)
-        self.reader = LakeReader(self.tables)
+        self.reader = LakeReader(self.tables, pushed=shared_pushed(self.tables.lake))
         self.store = TieredPrefixes(settings, self.tables, max_bytes=max_prefix_bytes)
         self.memory, self.delta = self.store.memory, self.store.delta
         self.counts: Counter[str] = Counter()
