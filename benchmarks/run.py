@@ -6,8 +6,8 @@ import sys
 from benchmarks import results
 
 BENCHMARKS = (
-    "user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "worker", "online_hits",
-    "commands",
+    "user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "kv", "plan", "worker",
+    "online_hits", "commands",
 )  # fmt: skip
 
 

@@ -8,6 +8,8 @@ import typer
 
 from qanchor_plugin.cli import (
     backup,
+    calibrate,
+    capacity,
     doctor,
     embed,
     evaluate,
@@ -68,6 +70,8 @@ app.command("migrate", epilog=migrate.EXAMPLES)(migrate.migrate)
 app.command("backup", epilog=backup.BACKUP_EXAMPLES)(backup.backup)
 app.command("restore", epilog=backup.RESTORE_EXAMPLES)(backup.restore)
 app.command("training-set", epilog=training_set.EXAMPLES)(training_set.training_set)
+app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
+app.command("plan", epilog=capacity.EXAMPLES)(capacity.plan)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 

@@ -68,7 +68,7 @@ class DiskTier:
         Soft tokens are checked here, byte for byte; keys and values by whoever uses them. A damaged or
         foreign file is counted and removed.
         """
-        path = self._path(user, prefix_id)
+        path = self.path_of(user, prefix_id)
         try:
             with path.open("rb") as file:
                 entry = read_entry(file) if os.fstat(file.fileno()).st_size else None
@@ -88,7 +88,7 @@ class DiskTier:
 
     def put(self, entry: PrefixEntry) -> None:
         """The entry is on the disk, unless the disk is full: that is counted and logged, and no fault."""
-        path = self._path(entry.user, entry.prefix_id)
+        path = self.path_of(entry.user, entry.prefix_id)
         try:
             path.parent.mkdir(exist_ok=True)
             aside = self.folder / f".new-{uuid4().hex}"
@@ -104,7 +104,7 @@ class DiskTier:
 
     def drop(self, user: bytes, prefix_id: str) -> None:
         """That prefix is not on the disk any more."""
-        self._remove([self._path(user, prefix_id)])
+        self._remove([self.path_of(user, prefix_id)])
 
     def forget(self, users: Iterable[bytes]) -> int:
         """No file of these users is left, whatever engine wrote it; how many were."""
@@ -174,7 +174,8 @@ class DiskTier:
     def _shard(self, user: bytes) -> Path:
         return self.folder / _user_name(user)[:2]
 
-    def _path(self, user: bytes, prefix_id: str) -> Path:
+    def path_of(self, user: bytes, prefix_id: str) -> Path:
+        """Where that prefix stands, or would."""
         return self._shard(user) / f"{_user_name(user)}-{digest('prefix-file', user, prefix_id)}{SUFFIX}"
 
     @contextmanager

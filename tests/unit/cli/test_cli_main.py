@@ -16,7 +16,7 @@ from tests.qanchor_command import Qanchor
 
 LOOKS = ("doctor", "init", "preview", "status", "scenarios", "embed", "refresh", "purge")
 KEEPS = ("forget", "maintain", "migrate", "backup", "restore")
-COMMANDS = (*LOOKS, *KEEPS, "pairs", "train", "tune", "evaluate")
+COMMANDS = (*LOOKS, *KEEPS, "pairs", "train", "tune", "evaluate", "calibrate", "plan")
 CARD = EntityRef(name="card", join_key="card_id", value_type="INT64")
 SHOP = EntityRef(name="shop", join_key="shop", value_type="STRING")
 

@@ -78,7 +78,7 @@ def test_another_users_file_in_this_place_is_foreign(tmp_path):
     tier = DiskTier(tmp_path, 1 << 20)
     tier.put(entry(b"u1"))
     tier.put(entry(b"u2"))
-    one, two = (tier._path(user, "p1") for user in (b"u1", b"u2"))
+    one, two = (tier.path_of(user, "p1") for user in (b"u1", b"u2"))
     one.write_bytes(two.read_bytes())
     assert tier.get(b"u1", "p1") is None
     assert (tier.counts["foreign"], tier.counts["corrupt"]) == (1, 0)
@@ -90,7 +90,7 @@ def test_the_oldest_by_use_leave_first_and_the_bound_holds(tmp_path):
     tier = DiskTier(tmp_path / "tier", 3 * size)
     for number in (1, 2, 3):
         tier.put(entry(b"u%d" % number))
-        os.utime(tier._path(b"u%d" % number, "p1"), ns=(number, number))
+        os.utime(tier.path_of(b"u%d" % number, "p1"), ns=(number, number))
     assert tier.get(b"u1", "p1") is not None, "now the newest by use"
     tier.put(entry(b"u4"))
     assert tier.held_bytes <= 3 * size
