@@ -2,23 +2,23 @@
 
 import itertools
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Any
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from qanchor_plugin.backend.engines import shared_engine
 from qanchor_plugin.backend.lake_reader import LakeReader
+from qanchor_plugin.backend.loaded_engine import LoadedEngine
 from qanchor_plugin.backend.protocol import Answer, Ask
 from qanchor_plugin.backend.vectors import OnlineVectors, vector_folder
 from qanchor_plugin.declare import Profile, Settings
-from qanchor_plugin.errors import BackendError
-from qanchor_plugin.identity import embedding_id, prefix_identity, scenario_identity
-from qanchor_plugin.prefix_store import DeltaTier, LakeTables, MemoryTier, PrefixEntry, make_entry
+from qanchor_plugin.errors import WrongEngineError
+from qanchor_plugin.identity import embedding_id
+from qanchor_plugin.prefix_store import DeltaTier, LakeTables, MemoryTier, PrefixEntry
 from qanchor_plugin.sequence import UserSlice, slice_at
-from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 
 DEFAULT_PREFIX_BYTES = 256 * 1024 * 1024
-MAX_PREPARED_QUERIES = 1024
 
 
 class LocalBackend:
@@ -32,6 +32,7 @@ class LocalBackend:
     Attributes:
         counts: ``prefix_memory``, ``prefix_delta`` and ``prefix_built``: where prefixes came from;
             ``unknown_user``.
+        seconds: spent on ``lake`` (histories read), ``prefix`` (found or built) and ``embed``.
     """
 
     def __init__(
@@ -47,7 +48,8 @@ class LocalBackend:
         self.memory = MemoryTier(max_prefix_bytes)
         self.delta = DeltaTier(self.tables)
         self.counts: Counter[str] = Counter()
-        self._engines: dict[str, _LoadedEngine] = {}
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._engines: dict[str, LoadedEngine] = {}
         self._lock = threading.Lock()
 
     def prepare(self, asked: Sequence[Ask]) -> None:
@@ -56,65 +58,115 @@ class LocalBackend:
 
         Raises:
             EngineError: an engine cannot be loaded.
-            BackendError: it is not the registered one any more.
+            WrongEngineError: it is not the registered one any more.
         """
         for ask in asked:
             self._engine(ask).prepared(ask)
 
-    def embed(self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask]) -> list[list[Answer | None]]:
+    def embed(
+        self, users: Sequence[bytes], cutoff: int | Sequence[int], asked: Sequence[Ask]
+    ) -> list[list[Answer | None]]:
         """Every user's answer to every query (users x asked); None for a user never seen.
+
+        Args:
+            users: serialised entity keys, distinct.
+            cutoff: one instant for all, or one a user.
+            asked: the queries.
 
         Raises:
             LakeError: no lake yet, or it cannot be read.
             EngineError: an engine or soft prompt does not fit.
-            BackendError: an engine is not the registered one any more.
+            WrongEngineError: an engine is not the registered one any more.
         """
         answers: list[list[Answer | None]] = [[None] * len(asked) for _ in users]
-        groups: dict[tuple[str, str], list[int]] = {}
-        for place, ask in enumerate(asked):
-            groups.setdefault((ask.engine, ask.profile.digest), []).append(place)
-        for places in groups.values():
+        cutoffs = dict(zip(users, [cutoff] * len(users) if isinstance(cutoff, int) else cutoff, strict=True))
+        for places in _groups(asked):
             together = [asked[place] for place in places]
             for start in range(0, len(users), self.settings.users_per_batch):
                 batch = users[start : start + self.settings.users_per_batch]
-                for row, found in self._embed_batch(batch, cutoff, together):
+                for row, found in self._embed_batch(batch, cutoffs, together):
                     for place, answer in zip(places, found, strict=True):
                         answers[start + row][place] = answer
         return answers
 
+    def embed_prefixes(
+        self, entries: Sequence[PrefixEntry], cutoffs: Sequence[int], asked: Sequence[Ask]
+    ) -> list[list[Answer]]:
+        """The answers of prefixes that were made elsewhere (entries x asked); the lake is not read.
+
+        Raises:
+            WrongEngineError: a prefix is not of a query's engine and profile.
+            EngineError: as :meth:`embed`.
+        """
+        answers: list[dict[int, Answer]] = [{} for _ in entries]
+        for places in _groups(asked):
+            together = [asked[place] for place in places]
+            loaded = self._engine(together[0])
+            for entry in entries:
+                loaded.check_made_here(together[0].profile, entry)
+            for row, found in enumerate(self._answered(loaded, entries, cutoffs, together)):
+                answers[row].update(zip(places, found, strict=True))
+        return [[row[place] for place in range(len(asked))] for row in answers]
+
+    def forget(self, users: Sequence[bytes]) -> int:
+        """Nothing of these users is held in this process; how many entries that were."""
+        return self.memory.forget(users)
+
     def _embed_batch(
-        self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask]
+        self, users: Sequence[bytes], cutoffs: Mapping[bytes, int], asked: Sequence[Ask]
     ) -> Iterator[tuple[int, list[Answer]]]:
         """(row of ``users``, one answer an ask) for the users that were ever seen."""
         profile, loaded = asked[0].profile, self._engine(asked[0])
-        histories = self.reader.histories(profile, users)
+        with self._timed("lake"):
+            histories = self.reader.histories(profile, users)
         self.counts["unknown_user"] += len(users) - len(histories)
-        slices = [slice_at(histories[user], profile, cutoff) for user in users if user in histories]
+        rows = [row for row, user in enumerate(users) if user in histories]
+        slices = [slice_at(histories[users[row]], profile, cutoffs[users[row]]) for row in rows]
         if not slices:
             return
-        entries = self._prefixes(loaded, profile, slices)
-        prefixes = [loaded.as_prefix(entry) for entry in entries]
+        with self._timed("prefix"):
+            entries = self._prefixes(loaded, profile, slices)
+        instants = [cutoffs[entry.user] for entry in entries]
+        yield from zip(rows, self._answered(loaded, entries, instants, asked), strict=True)
+
+    def _answered(
+        self,
+        loaded: LoadedEngine,
+        entries: Sequence[PrefixEntry],
+        cutoffs: Sequence[int],
+        asked: Sequence[Ask],
+    ) -> list[list[Answer]]:
+        """One answer an entry and ask."""
         queries = [loaded.prepared(ask) for ask in asked]
-        vectors = loaded.embed(prefixes, [query for query, _ in queries], [cutoff] * len(prefixes))
-        row_of = {user: row for row, user in enumerate(users)}
-        day = cutoff // MICROS_PER_DAY if loaded.engine.suffix_knows_time else None
-        for entry, embedded in zip(entries, vectors, strict=True):
-            yield (
-                row_of[entry.user],
-                [
-                    Answer(
-                        embedding=vector,
-                        embedding_id=embedding_id(scenario=scenario, prefix=entry.prefix_id, suffix_day=day),
-                        cutoff=cutoff,
-                        as_of=entry.as_of,
-                        num_events=entry.num_events,
-                    )
-                    for vector, (_, scenario) in zip(embedded, queries, strict=True)
-                ],
-            )
+        with self._timed("embed"):
+            prefixes = [loaded.as_prefix(entry) for entry in entries]
+            vectors = loaded.embed(prefixes, [query for query, _ in queries], cutoffs)
+        return [
+            [
+                Answer(
+                    embedding=vector,
+                    embedding_id=embedding_id(
+                        scenario=scenario, prefix=entry.prefix_id, suffix_day=loaded.suffix_day(cutoff)
+                    ),
+                    cutoff=cutoff,
+                    as_of=entry.as_of,
+                    num_events=entry.num_events,
+                )
+                for vector, (_, scenario) in zip(embedded, queries, strict=True)
+            ]
+            for entry, cutoff, embedded in zip(entries, cutoffs, vectors, strict=True)
+        ]
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
 
     def _prefixes(
-        self, loaded: "_LoadedEngine", profile: Profile, slices: Sequence[UserSlice]
+        self, loaded: LoadedEngine, profile: Profile, slices: Sequence[UserSlice]
     ) -> list[PrefixEntry]:
         """Each slice's prefix: from memory, else from Delta, else built now."""
         asked = [(one.user, loaded.prefix_id(profile, one)) for one in slices]
@@ -130,100 +182,27 @@ class LocalBackend:
             found[entry.user] = entry
         return [kept for user, _ in asked if (kept := found[user]) is not None]
 
-    def _engine(self, ask: Ask) -> "_LoadedEngine":
+    def _engine(self, ask: Ask) -> LoadedEngine:
         with self._lock:
             loaded = self._engines.get(ask.engine)
             if loaded is None:
                 loaded = self._engines[ask.engine] = self._load(ask.engine)
         if ask.engine_digest not in (None, loaded.engine.digest):
-            raise BackendError(
+            raise WrongEngineError(
                 f"engine {ask.engine!r} is {loaded.engine.digest} here, the scenario was registered with "
                 f"{ask.engine_digest}. Put that engine back, or run feast apply and feast materialize."
             )
         return loaded
 
-    def _load(self, name: str) -> "_LoadedEngine":
+    def _load(self, name: str) -> LoadedEngine:
         engine = shared_engine(name, self.settings.device)
         folder = vector_folder(self.settings.lake, engine.encoder_id)
-        return _LoadedEngine(engine, OnlineVectors(folder, self.reader, engine))
+        return LoadedEngine(engine, OnlineVectors(folder, self.reader, engine))
 
 
-class _LoadedEngine:
-    """An engine with its vectors and the queries it has tokenised; one forward at a time."""
-
-    def __init__(self, engine: Any, vectors: OnlineVectors) -> None:
-        self.engine = engine
-        self.vectors = vectors
-        self._lock = threading.Lock()
-        self._prepared: OrderedDict[tuple[str, str | None], tuple[Any, str | None]] = OrderedDict()
-
-    def prefix_id(self, profile: Profile, one: UserSlice) -> str:
-        """The identity of the prefix that this slice has."""
-        return prefix_identity(
-            profile_digest=profile.digest,
-            prefix_digest=self.engine.prefix_digest,
-            visible_digest=one.visible_digest,
-        )
-
-    def build(self, profile: Profile, slices: Sequence[UserSlice]) -> list[PrefixEntry]:
-        """New prefixes of these slices, in order."""
-        if not slices:
-            return []
-        with self._lock:
-            built = self.engine.build_prefixes(slices, self.vectors)
-        return [
-            make_entry(
-                user=one.user,
-                prefix_id=self.prefix_id(profile, one),
-                visible_digest=one.visible_digest,
-                as_of=one.as_of,
-                num_events=one.num_events,
-                tokens=prefix.tokens,
-                tokens_dtype=self.engine.token_dtype,
-                positions=prefix.positions,
-            )
-            for one, prefix in zip(slices, built, strict=True)
-        ]
-
-    def as_prefix(self, entry: PrefixEntry) -> Any:
-        """The engine's own record of a stored prefix."""
-        from qanchor_plugin.engine import Prefix
-
-        return Prefix(
-            user=entry.user,
-            visible_digest=entry.visible_digest,
-            as_of=entry.as_of,
-            num_events=entry.num_events,
-            tokens=entry.tokens,
-            positions=entry.positions,
-        )
-
-    def prepared(self, ask: Ask) -> tuple[Any, str]:
-        """The tokenised query, and the scenario identity its answers carry."""
-        key = (ask.query, ask.soft_prompt)
-        with self._lock:
-            known = self._prepared.get(key)
-            if known is None:
-                known = self._prepared[key] = self._prepare(ask)
-            self._prepared.move_to_end(key)
-            while len(self._prepared) > MAX_PREPARED_QUERIES:
-                self._prepared.popitem(last=False)
-        query, soft_prompt_digest = known
-        return query, ask.scenario_id or scenario_identity(
-            profile_digest=ask.profile.digest,
-            engine_digest=self.engine.digest,
-            query=ask.query,
-            soft_prompt_digest=soft_prompt_digest,
-        )
-
-    def _prepare(self, ask: Ask) -> tuple[Any, str | None]:
-        from qanchor_plugin.engine import SoftPrompt
-
-        soft_prompt = None if ask.soft_prompt is None else SoftPrompt.load(ask.soft_prompt)
-        digest = None if soft_prompt is None else soft_prompt.digest
-        return self.engine.prepare_query(ask.query, soft_prompt), digest
-
-    def embed(self, prefixes: Sequence[Any], queries: Sequence[Any], cutoffs: Sequence[int]) -> Any:
-        """(P, Q, 128) float32."""
-        with self._lock:
-            return self.engine.embed(prefixes, queries, cutoffs)
+def _groups(asked: Sequence[Ask]) -> list[list[int]]:
+    """Places of the queries that one engine answers about one profile."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, ask in enumerate(asked):
+        groups.setdefault((ask.engine, ask.profile.digest), []).append(place)
+    return list(groups.values())
