@@ -107,7 +107,7 @@ def plan_anchors(
         if group.mode == AS_SERVED:
             continue
         declared, names = group.declared()
-        asked = _users(entity, entity.rows, group.users)
+        asked = _users(entity, group.users)
         planned += plan_embed_at(entity.rows.sparkSession, settings, declared, asked, names)
     return planned
 
@@ -151,7 +151,7 @@ def with_adhoc(
     from spark_jobs.point_in_time import ExtraQueries, embed_at
 
     users = tuple((one, one.join_key) for one in profile.entities)
-    asked = _users(entity, entity.rows, users, quoted(query_column).cast("string").alias("anchor_query"))
+    asked = _users(entity, users, quoted(query_column).cast("string").alias("anchor_query"))
     declared = Declarations.of("adhoc", [profile], [])
     own = ExtraQueries(profile=profile.name)
     answers = embed_at(entity.rows.sparkSession, settings, declared, asked, [], own).select(
@@ -172,7 +172,7 @@ def _groups(requests: Sequence[AnchorRequest], default_mode: str) -> list[_Group
 
 def _joined(settings: Settings, entity: EntityRows, rows: DataFrame, group: _Group) -> DataFrame:
     declared, scenarios = group.declared()
-    asked = _users(entity, rows, group.users)
+    asked = _users(entity, group.users)
     answers = _answers(settings, declared, asked, scenarios, group.mode)
     told = [name for name in (*_STORED, OUTSIDE_TTL) if name in answers.columns]
     values = F.struct(*[F.col(name) for name in told])
@@ -203,14 +203,12 @@ def _answers(
     return embed_at(asked.sparkSession, settings, declared, asked, scenarios)
 
 
-def _users(
-    entity: EntityRows, rows: DataFrame, users: Sequence[tuple[EntityRef, str]], *more: Column
-) -> DataFrame:
+def _users(entity: EntityRows, users: Sequence[tuple[EntityRef, str]], *more: Column) -> DataFrame:
     """(row_id, user, at) of the rows that name a user and an instant."""
     from spark_jobs.identity import with_user_key
 
     keys = [quoted(name).alias(one.join_key) for one, name in users]
-    plain = rows.select(F.col(ROW).alias(_ANSWER_ROW), quoted(entity.at).alias("at"), *keys, *more)
+    plain = entity.asked.select(F.col(ROW).alias(_ANSWER_ROW), quoted(entity.at).alias("at"), *keys, *more)
     kept = [_ANSWER_ROW, S.USER, "at", *(["anchor_query"] if more else [])]
     keyed = with_user_key(plain, [one for one, _ in users]).select(*kept)
     return keyed.where(F.col(S.USER).isNotNull() & F.col("at").isNotNull())

@@ -28,7 +28,9 @@ class EntityRows:
     """Entity rows in Spark.
 
     Attributes:
-        rows: the caller's columns and ``ROW`` (bigint, distinct, the same however often it is computed).
+        rows: the caller's columns and ``ROW`` (bigint, distinct, the same however often it is computed);
+            later, features beside them.
+        asked: the rows as they were given and ``ROW``: cheap to compute again, whatever was joined since.
         at: the column with the row's instant, a Spark timestamp.
         columns: the caller's columns, in order.
         first / last: bounds of the instants; None without rows.
@@ -37,6 +39,7 @@ class EntityRows:
     """
 
     rows: DataFrame
+    asked: DataFrame
     at: str
     columns: tuple[str, ...]
     first: datetime | None
@@ -75,6 +78,7 @@ def of_spark(given: DataFrame, *, at: str | None = None) -> EntityRows:
     bounds = rows.agg(*asked).collect()[0]
     return EntityRows(
         rows=rows,
+        asked=rows,
         at=at,
         columns=tuple(given.columns),
         first=_instant(bounds[0]),
@@ -101,6 +105,7 @@ def _of_pandas(spark: SparkSession, given: pd.DataFrame) -> EntityRows:
     bounds = instants.dropna()
     return EntityRows(
         rows=rows,
+        asked=rows,
         at=at,
         columns=tuple(given.columns),
         first=None if bounds.empty else bounds.min().to_pydatetime(),

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import DeclarationError
 from qanchor_plugin.feast_ext.anchor_history import AnchorRequest, known_users
-from qanchor_plugin.feast_ext.asof_join import join_as_of, quoted
+from qanchor_plugin.feast_ext.asof_join import MOST_KEYS_SENT, join_as_of, quoted
 from qanchor_plugin.feast_ext.declarations import is_anchor
 from qanchor_plugin.feast_ext.entity_rows import ROW, EntityRows, distinct_keys
 from qanchor_plugin.feast_ext.ordinary_views import all_join_keys, history_of, join_keys, keys_between
@@ -59,9 +59,10 @@ def keys_of(wanted: Wanted) -> list[str]:
 def with_ordinary(spark: SparkSession, entity: EntityRows, wanted: Wanted, known_only: bool) -> EntityRows:
     """The rows with the features of every ordinary view beside them."""
     rows = entity.rows
+    asked_by = entity.asked if entity.num_rows <= MOST_KEYS_SENT else None
     for view in _ordinary(wanted):
         history = history_of(spark, view, wanted[view], entity)
-        rows = join_as_of(rows, history, at=entity.at, known_only=known_only, num_rows=entity.num_rows)
+        rows = join_as_of(rows, history, at=entity.at, known_only=known_only, asked_by=asked_by)
     return replace(entity, rows=rows)
 
 

@@ -15,7 +15,6 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from qanchor_plugin.errors import DeclarationError
-from qanchor_plugin.feast_ext.asof_join import quoted
 
 _NANOS = "spark.sql.legacy.parquet.nanosAsLong"
 """Without it Spark refuses parquet with nanoseconds, which is what pandas writes."""
@@ -69,7 +68,8 @@ def _loaded(spark: SparkSession, source: SparkSource) -> DataFrame:
         return rows
     nanos = [name for name in _nanosecond_columns(source) if dict(rows.dtypes).get(name) == "bigint"]
     for name in nanos:
-        micros = F.floor(quoted(name) / F.lit(1000)).cast("bigint")
+        escaped = name.replace("`", "``")  # whole numbers throughout: a double has no room for them
+        micros = F.expr(f"(`{escaped}` - pmod(`{escaped}`, 1000)) div 1000")
         rows = rows.withColumn(name, F.timestamp_micros(micros))
     return rows
 

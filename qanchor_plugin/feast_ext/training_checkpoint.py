@@ -20,7 +20,10 @@ from typing import Any
 from qanchor_plugin.errors import InputDataError, JobBusyError
 from qanchor_plugin.identity import digest
 
-_OURS = {"manifest.json", "rows", "chunks", "report.json", "rows_to_look_at", "_lock"}
+_OURS = {"manifest.json", "rows", "chunks", "report.json", "rows_to_look_at", "_lock"} | {
+    "manifest.writing",
+    "report.writing",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ def _one_chunk(
     features = list(dict.fromkeys([*run.asked.features, *hidden]))
     place = checkpoint.place(number)
     with forced_mode(run.mode or None), named_failures(f"chunk {number} of the training set"):
-        job = run.store.get_historical_features(rows, features, full_feature_names=True)
+        job: Any = run.store.get_historical_features(rows, features, full_feature_names=True)
         if run.asked.on_demand:  # they run on the driver only, a chunk at a time
             place.mkdir(parents=True)
             pq.write_table(job.to_arrow(), place / "part-0.parquet")

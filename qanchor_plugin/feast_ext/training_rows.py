@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feast import FeatureStore, utils
+from feast import FeatureStore, FeatureView, utils
+from feast.errors import FeastError
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.type_map import spark_schema_to_np_dtypes
@@ -51,9 +52,15 @@ def asked_of(store: FeatureStore, features: Sequence[str]) -> Asked:
     wrong = [one for one in features if one.count(":") != 1]
     if wrong or not features:
         raise InputDataError(f"--features {wrong}: write VIEW:FEATURE, such as coupon_redeemer:embedding.")
-    refs = utils._get_features(store.registry, store.project, list(features))
-    views, on_demand = utils._get_feature_views_to_use(store.registry, store.project, list(features))
-    grouped, of_demand = utils._group_feature_refs(refs, views, on_demand)
+    try:
+        refs = utils._get_features(store.registry, store.project, list(features))
+        views, on_demand = utils._get_feature_views_to_use(store.registry, store.project, list(features))
+        by_view, of_demand = utils._group_feature_refs(refs, views, on_demand)
+    except (FeastError, ValueError) as error:
+        raise InputDataError(
+            f"--features: {error} List what is registered with: feast feature-views list."
+        ) from error
+    grouped = [(view, names) for view, names in by_view if isinstance(view, FeatureView)]
     needed = [*refs, *(f"{view.projection.name_to_use()}:{one}" for view, ones in grouped for one in ones)]
     wanted = wanted_of(
         [view for view, _ in grouped], list(dict.fromkeys(needed)), store.registry, store.project, True
@@ -68,14 +75,9 @@ def asked_of(store: FeatureStore, features: Sequence[str]) -> Asked:
 
 def digest_of(entities: str) -> str:
     """Of a file or folder its bytes, of a query its text."""
-    path = Path(entities)
     if not _is_path(entities):
         return digest("sql", entities)
-    if not path.exists():
-        raise InputDataError(
-            f"--entities {entities!r}: there is no such file. Give a .parquet or .csv file, a folder of "
-            "parquet or Delta, or an SQL query."
-        )
+    path = _existing(entities)
     hasher = hashlib.blake2b(digest_size=16)
     for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file()):
         hasher.update(file.name.encode())
@@ -137,13 +139,22 @@ def chunk_sizes(rows: DataFrame, num_chunks: int) -> dict[int, int]:
 def _given(spark: SparkSession, entities: str) -> DataFrame:
     if not _is_path(entities):
         return spark.sql(entities)
-    path = Path(entities)
+    path = _existing(entities)
     kind = _SUFFIXES.get(path.suffix if path.is_file() else "")
     if kind is None:
         raise InputDataError(f"--entities {entities!r}: accepted are .parquet and .csv files, or SQL.")
     if kind == "csv":
         return spark.read.options(header=True, inferSchema=True).csv(str(path))
     return read(spark, SparkSource(name="entities", path=str(path.resolve()), file_format=kind))
+
+
+def _existing(entities: str) -> Path:
+    if not Path(entities).exists():
+        raise InputDataError(
+            f"--entities {entities!r}: there is no such file. Give a .parquet or .csv file, a folder of "
+            "parquet or Delta, or an SQL query."
+        )
+    return Path(entities)
 
 
 def _is_path(entities: str) -> bool:

@@ -42,13 +42,13 @@ def joined(
     ttl: timedelta,
     known_only: bool,
     created: bool,
-    num_rows: int | None = None,
+    pruned: bool = False,
 ) -> list[tuple[int, int | None]]:
     entity = spark.createDataFrame(list(rows), ROW_SCHEMA)
     history = history_of(
         spark.createDataFrame(list(past), HISTORY_SCHEMA), ttl=ttl, created_at="created_at" if created else ""
     )
-    answer = join_as_of(entity, history, at="at", known_only=known_only, num_rows=num_rows)
+    answer = join_as_of(entity, history, at="at", known_only=known_only, asked_by=entity if pruned else None)
     return sorted(((row["id"], row["value"]) for row in answer.collect()), key=repr)
 
 
@@ -100,7 +100,7 @@ def test_it_agrees_with_the_reference(
     pruned: bool,
 ) -> None:
     chosen: dict[str, Any] = {"ttl": ttl, "known_only": known_only, "created": created}
-    found = joined(spark, rows, past, **chosen, num_rows=len(rows) if pruned else None)
+    found = joined(spark, rows, past, **chosen, pruned=pruned)
     assert found == reference(rows, past, **chosen)
 
 
@@ -111,8 +111,8 @@ def test_the_plan_has_one_sort_of_the_history_no_inequality_join_and_no_self_joi
     past = spark.createDataFrame([("a", "b", instant(1), instant(1), 1)], HISTORY_SCHEMA)
     history = history_of(past, ttl=timedelta(days=1))
     plans = [
-        join_as_of(entity, history, at="at", num_rows=num)._jdf.queryExecution().optimizedPlan().toString()
-        for num in (1, None)
+        join_as_of(entity, history, at="at", asked_by=keys)._jdf.queryExecution().optimizedPlan().toString()
+        for keys in (entity, None)
     ]
     assert [plan.count("Window [") for plan in plans] == [1, 1]
     assert [plan.count("Join ") for plan in plans] == [1, 0]
