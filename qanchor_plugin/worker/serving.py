@@ -14,6 +14,7 @@ from qanchor_plugin.errors import LakeError, OverloadedError, WrongEngineError
 from qanchor_plugin.worker.batch import Batch
 from qanchor_plugin.worker.config import WorkerConfig
 from qanchor_plugin.worker.metrics import BackendWatch, Metrics
+from qanchor_plugin.worker.request import Row
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Serving:
             for piece in batch.pieces:
                 piece.request.fail(error)
 
-    def _computed(self, batch: Batch, rows: list) -> list[list[Answer | None]]:  # type: ignore[type-arg]
+    def _computed(self, batch: Batch, rows: list[Row]) -> list[list[Answer | None]]:
         """(rows x asks), in two halves where the device's memory does not hold them at once."""
         asked = list(batch.asks.values())
         try:
@@ -104,15 +105,17 @@ class Serving:
             half = len(rows) // 2
         return self._computed(batch, rows[:half]) + self._computed(batch, rows[half:])
 
-    def _embedded(self, rows: list, asked: list[Ask]) -> list[list[Answer | None]]:  # type: ignore[type-arg]
+    def _embedded(self, rows: list[Row], asked: list[Ask]) -> list[list[Answer | None]]:
         for ask in asked:
             self._check_scenario(ask)
-        if isinstance(rows[0], PrefixRow):
+        sent = [row for row in rows if isinstance(row, PrefixRow)]
+        if sent:
             answers = self.backend.embed_prefixes(
-                [row.entry for row in rows], [row.cutoff for row in rows], asked
+                [one.entry for one in sent], [one.cutoff for one in sent], asked
             )
             return [list(row) for row in answers]
-        return self.backend.embed([user for user, _ in rows], [cutoff for _, cutoff in rows], asked)
+        named = [row for row in rows if not isinstance(row, PrefixRow)]
+        return self.backend.embed([user for user, _ in named], [cutoff for _, cutoff in named], asked)
 
     def _check_scenario(self, ask: Ask) -> None:
         """Nothing, where the query, soft prompt and engine here are those of the registered scenario."""

@@ -67,18 +67,18 @@ class Supervisor:
     def run(self) -> int:
         """Serves until SIGTERM or SIGINT; 0, or 1 when a process could not start or did not end cleanly."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda number, _frame: self._signals.put(number))
+            signal.signal(number, lambda given, _frame: self._signals.put(given))
         for child in self._children:
             self._start(child)
         while True:
             try:
-                number = self._signals.get(timeout=0.2)
+                given = self._signals.get(timeout=0.2)
             except queue.Empty:
                 if self._mend():
                     continue
                 self._stop()
                 return 1
-            if number == signal.SIGHUP:
+            if given == signal.SIGHUP:
                 self._pass_on(signal.SIGHUP)
             else:
                 return self._stop()
