@@ -4,20 +4,17 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import deltalake
-import pyarrow as pa
-from deltalake.exceptions import DeltaError
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
-from qanchor_plugin.prefix_store.pushed import TABLE, alone
+from qanchor_plugin.prefix_store.pushed_table import TABLE, remove
 from spark_jobs.tables import Lake
 from spark_jobs.transforms.sequences import month_of
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 3
 _IDENTITY = (S.MODALITY_DIGEST, S.USER, S.EVENT_AT, S.TEXT_ID, S.GROUPS, S.AMOUNTS)
 _BROUGHT, _COPIES = "brought", "copies"
 
@@ -48,7 +45,7 @@ def catch_up(lake: Lake, settings: Settings) -> dict[str, int]:
             len(given_up), settings.pushed_days, min(given_up),
         )  # fmt: skip
     gone = sorted(brought | given_up)
-    left = _remove(lake.path(TABLE), gone) if gone else 0
+    left = remove(lake.path(TABLE), gone) if gone else 0
     return {
         "caught_up": len(brought),
         "given_up": len(given_up),
@@ -103,23 +100,3 @@ def _comparable(name: str) -> Column:
     if name != S.AMOUNTS:
         return F.col(name)
     return F.concat_ws(" ", F.transform(S.AMOUNTS, lambda one: (one + F.lit(0.0)).cast("string")))
-
-
-def _remove(path: str, rows: list[str]) -> int:
-    """These rows are gone, in one commit of delta-rs, who alone writes this table; how many are left.
-
-    A push at the same moment may win; what is left then is counted once all the same, and goes next time.
-    """
-    source = pa.table({S.PUSHED_ROW: pa.array(rows, pa.string())})
-    same = f"stored.{S.PUSHED_ROW} = gone.{S.PUSHED_ROW}"
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with alone(path, wait=True):
-                merge = deltalake.DeltaTable(path).merge(
-                    source, predicate=same, source_alias="gone", target_alias="stored"
-                )
-                merge.when_matched_delete().execute()
-            return 0
-        except (OSError, DeltaError) as error:
-            logger.warning("attempt %d: %d pushed events stay in %s (%s)", attempt, len(rows), path, error)
-    return len(rows)

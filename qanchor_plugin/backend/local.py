@@ -17,6 +17,7 @@ from qanchor_plugin.declare import Profile, Settings
 from qanchor_plugin.errors import WrongEngineError
 from qanchor_plugin.identity import embedding_id
 from qanchor_plugin.prefix_store import DeltaTier, LakeTables, MemoryTier, PrefixEntry
+from qanchor_plugin.prefix_store.pushed import shared_pushed
 from qanchor_plugin.sequence import UserSlice, slice_at
 
 DEFAULT_PREFIX_BYTES = 256 * 1024 * 1024
@@ -52,7 +53,7 @@ class LocalBackend:
     ) -> None:
         self.settings = settings
         self.tables = tables or LakeTables(settings.lake)
-        self.reader = LakeReader(self.tables)
+        self.reader = LakeReader(self.tables, pushed=shared_pushed(self.tables.lake))
         self.memory = MemoryTier(max_prefix_bytes)
         self.delta = DeltaTier(self.tables)
         self.counts: Counter[str] = Counter()

@@ -81,7 +81,7 @@ class AnchorReader:
         anchor = read.anchor
         complete_to = self._complete_to(anchor)
         judged = [R.judge(row, anchor, now=now, complete_to=complete_to) for row in read.rows]
-        judged = list(self._pushes.overruled(read, judged))
+        judged = list(self._pushes.overruled(read, judged, now))
         for verdict, _ in judged:
             if verdict is not Verdict.FRESH:
                 MISSES.labels(verdict.value).inc()

@@ -48,11 +48,14 @@ class PushPolicy:
         self._behind: set[tuple[str, bytes]] = set()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="qanchor-recompute")
 
-    def overruled(self, read: AnchorRead, judged: Judged) -> Judged:
+    def overruled(self, read: AnchorRead, judged: Judged, now: int) -> Judged:
         """The judgement again; fresh rows that lack a pushed event are ``STALE`` or ``BEHIND``, as the view
         says. Where this process has the new answer already, it stands in the row's place.
+
+        Args:
+            now: microseconds since 1970 UTC.
         """
-        read.marks = self._marks(read)
+        read.marks = self._marks(read, now)
         if not read.marks:
             return judged
         return [
@@ -63,7 +66,7 @@ class PushPolicy:
     def remember(self, read: AnchorRead, row: int, answer: Answer) -> None:
         """The answer has seen everything that was pushed of its user when the read began."""
         mark = read.marks.get(read.users[row])
-        if mark is None:
+        if mark is None or answer.cutoff < mark.last_seen:  # it joined a call that began before the push
             return
         with self._lock:
             key = read.anchor.scenario_id, read.users[row]
@@ -97,10 +100,10 @@ class PushPolicy:
     def _key(self, read: AnchorRead, row: int) -> tuple[str, bytes]:
         return read.anchor.scenario_id, read.users[row]
 
-    def _marks(self, read: AnchorRead) -> dict[bytes, PushedMark]:
+    def _marks(self, read: AnchorRead, now: int) -> dict[bytes, PushedMark]:
         digests = [modality.sequence_digest for modality in read.anchor.profile.modalities]
         try:
-            return self._pushed.marks(read.users, digests, max_age_seconds=self._look_seconds)
+            return self._pushed.marks(read.users, digests, now=now, max_age_seconds=self._look_seconds)
         except LakeError as error:
             LAKE_FAILURES.inc()
             logger.warning("pushed events cannot be looked at, stored rows stand as they are: %s", error)
@@ -122,5 +125,5 @@ class PushPolicy:
                 return verdict, answer.cutoff
             return verdict, as_of
         behind = read.anchor.scenario.on_push == RECOMPUTE_BEHIND
-        seen_to = None if as_of is None else min(as_of, mark.known_from - 1)
+        seen_to = None if as_of is None else min(as_of, mark.first_seen - 1)
         return (Verdict.BEHIND if behind else Verdict.STALE), seen_to

@@ -1,15 +1,9 @@
-"""``pushed_events``: appended to by pushes, seen by every process of the lake; delta-rs, no JVM."""
+"""``pushed_events`` as a process last saw them: who has pushed rows, and which; delta-rs, no JVM."""
 
-import contextlib
-import fcntl
-import logging
-import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +14,8 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.errors import LakeError
 from qanchor_plugin.extras import require
 from qanchor_plugin.identity import text_id
-from qanchor_plugin.prefix_store.forgotten import ForgottenUsers
+from qanchor_plugin.prefix_store import pushed_table
 from qanchor_plugin.sequence.pushed import PushedEvent
-
-logger = logging.getLogger(__name__)
-
-TABLE = "pushed_events"
-MAX_FILES = 64
-"""A push that leaves more files than this packs them: every push is a file of its own at first."""
 
 _lock = threading.Lock()
 _shared: dict[str, "PushedEvents"] = {}
@@ -35,17 +23,18 @@ _shared: dict[str, "PushedEvents"] = {}
 
 @dataclass(frozen=True)
 class PushedMark:
-    """What has been pushed of one user and not been caught up: equal marks mean the same events.
+    """What has been pushed of one user and can be seen by now: equal marks mean the same events.
 
     Attributes:
         num_rows: how many rows.
         newest: the greatest row name; names sort by time.
-        known_from: the earliest ``known_at``, microseconds.
+        first_seen, last_seen: from when on a reader sees the first and the last of them, microseconds.
     """
 
     num_rows: int
     newest: str
-    known_from: int
+    first_seen: int
+    last_seen: int
 
 
 class PushedEvents:
@@ -59,7 +48,7 @@ class PushedEvents:
     """
 
     def __init__(self, lake: str) -> None:
-        self._path = f"{lake}/{TABLE}"
+        self._path = f"{lake}/{pushed_table.TABLE}"
         self._lock = threading.Lock()
         self._table: Any = None
         self._version = -1
@@ -87,13 +76,16 @@ class PushedEvents:
         return {user: events for user, events in own.items() if events}
 
     def marks(
-        self, users: Iterable[bytes], digests: Collection[str], *, max_age_seconds: float
+        self, users: Iterable[bytes], digests: Collection[str], *, now: int, max_age_seconds: float
     ) -> dict[bytes, PushedMark]:
-        """The marks of those of the users that have pushed rows; as :meth:`of`."""
-        return {
-            user: PushedMark(len(events), max(one.row for one in events), min(one.known_at for one in events))
-            for user, events in self.of(users, digests, max_age_seconds=max_age_seconds).items()
-        }
+        """The marks of those of the users that have rows to be seen at ``now`` (microseconds)."""
+        found = {}
+        for user, events in self.of(users, digests, max_age_seconds=max_age_seconds).items():
+            seen = {one.row: max(one.event_at, one.known_at) for one in events}
+            seen = {row: instant for row, instant in seen.items() if instant <= now}
+            if seen:
+                found[user] = PushedMark(len(seen), max(seen), min(seen.values()), max(seen.values()))
+        return found
 
     def texts(self, ids: Iterable[bytes]) -> dict[bytes, str]:
         """The texts that pushed rows brought, of those of ``ids`` that are among them."""
@@ -102,49 +94,10 @@ class PushedEvents:
             return {one: self._texts[one] for one in ids if one in self._texts}
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """The rows (columns of ``PUSHED_EVENTS`` but ``batch``, ``pushed_row`` and ``pushed_at``) are
-        committed, all or none; the push's name. Rows of users who asked to be forgotten are passed over.
-
-        Raises:
-            LakeError: the lake cannot be written; nothing was.
-        """
-        deltalake = require("deltalake", purpose="Pushing events")
-        forgotten = ForgottenUsers(Path(self._path).parent)
-        rows = [row for row in rows if row[S.USER] not in forgotten]
-        now = datetime.now(UTC)
-        push = f"{now:%Y%m%dT%H%M%S%f}-{os.urandom(4).hex()}"
-        named = [
-            {**row, S.BATCH: push, S.PUSHED_ROW: f"{push}-{number:06d}", S.PUSHED_AT: now}
-            for number, row in enumerate(rows)
-        ]
-        if not named:
-            return push
-        try:
-            create(self._path)
-            deltalake.write_deltalake(
-                self._path, pa.Table.from_pylist(named, schema=S.PUSHED_EVENTS), mode="append"
-            )
-        except (OSError, pa.ArrowException, deltalake.exceptions.DeltaError) as error:
-            raise LakeError(
-                f"{len(named)} pushed events could not be written to {self._path} "
-                f"({type(error).__name__}: {error}). Nothing was kept. Check that the lake is writable and "
-                "has space, then push again."
-            ) from error
+        """As :func:`~qanchor_plugin.prefix_store.pushed_table.append`; seen here at once."""
+        push = pushed_table.append(self._path, rows)
         self._look(0.0)
-        if len(self._files) > MAX_FILES:
-            self._pack()
         return push
-
-    def _pack(self) -> None:
-        """Few files hold what many did; left to whoever is at it already."""
-        deltalake = require("deltalake", purpose="Pushing events")
-        with alone(self._path, wait=False) as held:
-            if not held:
-                return
-            try:
-                deltalake.DeltaTable(self._path).optimize.compact()
-            except (OSError, deltalake.exceptions.DeltaError) as error:
-                logger.warning("pushed events %s are not packed this time: %s", self._path, error)
 
     def _look(self, max_age_seconds: float) -> dict[bytes, list[PushedEvent]]:
         with self._lock:
@@ -201,31 +154,6 @@ def shared_pushed(lake: str) -> PushedEvents:
     """The pushed events of that lake, one object a process: a push is seen at once wherever it is read."""
     with _lock:
         return _shared.setdefault(lake.rstrip("/"), PushedEvents(lake.rstrip("/")))
-
-
-@contextlib.contextmanager
-def alone(path: str, *, wait: bool) -> Iterator[bool]:
-    """Within the block nobody else rewrites the table's files; False where another does and ``wait`` is not.
-
-    Two rewrites at once would both add what they read: delta-rs finds no conflict between them. Appending
-    needs no lock.
-    """
-    with open(f"{path}/_rewrite.lock", "w", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def create(path: str) -> None:
-    """The table stands, empty if it was not there; its log keeps no bounds of users and texts."""
-    deltalake = require("deltalake", purpose="Pushing events")
-    if not deltalake.DeltaTable.is_deltatable(path):
-        columns = ",".join(S.PUSHED_STATISTICS)
-        settings = {"delta.dataSkippingStatsColumns": columns}
-        deltalake.DeltaTable.create(path, schema=S.PUSHED_EVENTS, mode="ignore", configuration=settings)
 
 
 def _events(rows: pa.Table) -> Iterator[PushedEvent]:

@@ -95,7 +95,7 @@ class Both:
         users = tables.read("behaviour_sequences")[S.USER].to_pylist()
         held = shared_pushed(self.settings.lake)
         held.of([], ())
-        found = LakeReader(tables).histories(self.profile, list({*users, *held._users}))
+        found = LakeReader(tables, pushed=held).histories(self.profile, list({*users, *held._users}))
         return {one.user_key: len(one.events["purchases"]) for one in found.values()}
 
 
