@@ -26,8 +26,7 @@ ATTEMPTS = 5
 
 
 def append(path: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows are committed, all or none; the push's name. Those of users who asked to be forgotten are
-    passed over.
+    """The rows are committed, all or none; the push's name. Rows of forgotten users are passed over.
 
     Args:
         path: the table's; it is made when it is not there.
@@ -37,7 +36,7 @@ def append(path: str, rows: Sequence[Mapping[str, Any]]) -> str:
         LakeError: the lake cannot be written; nothing was.
     """
     deltalake = require("deltalake", purpose="Pushing events")
-    forgotten = ForgottenUsers(Path(path).parent)
+    forgotten = ForgottenUsers(Path(path.removeprefix("file://")).parent)
     rows = [row for row in rows if row[S.USER] not in forgotten]
     now = datetime.now(UTC)
     push = f"{now:%Y%m%dT%H%M%S%f}-{os.urandom(4).hex()}"
