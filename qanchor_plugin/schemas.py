@@ -21,6 +21,7 @@ PREFIX_DIGEST = "prefix_digest"
 NUM_TOKENS, TOKENS, TOKENS_DTYPE, POSITIONS = "num_tokens", "tokens", "tokens_dtype", "positions"
 KV, KV_SCHEME, CONTENT_DIGEST = "kv", "kv_scheme", "content_digest"
 AS_OF, CUTOFF = "as_of", "cutoff"
+NEXT_CHANGE_AT = "next_change_at"
 SCENARIO, SCENARIO_ID, EMBEDDING, EMBEDDING_ID = (
     "scenario",
     "scenario_id",
@@ -80,6 +81,12 @@ PROFILE_ROWS = pa.schema(
     ]
 )
 
+CHANGED_USERS = pa.schema(
+    [(MODALITY_DIGEST, pa.string()), (USER, pa.binary()), (USER_BUCKET, pa.int32()), (BATCH, pa.string())]
+)
+"""Users of whom a batch took or changed events, for no row may be left to carry the batch; a null user stands
+for everyone. Written before the rows themselves; of use until every profile has looked past the batch."""
+
 USER_PREFIXES = pa.schema(
     [
         (PROFILE, pa.string()),
@@ -100,10 +107,13 @@ USER_PREFIXES = pa.schema(
         (CONTENT_DIGEST, pa.string()),
         (KV_SCHEME, pa.string()),
         (KV, pa.binary()),
+        (NEXT_CHANGE_AT, INSTANT),
     ]
 )
 """``tokens``: row-major (num_tokens, token_width) of ``tokens_dtype``; ``positions``: int32.
-``prefix_digest`` is the engine's: prefixes of several engines stand side by side."""
+``prefix_digest`` is the engine's: prefixes of several engines stand side by side. ``next_change_at`` is
+the first instant after ``cutoff`` at which other events are visible though none is new
+(``sequence.next_change``); null in rows of an earlier layout."""
 
 SCENARIO_EMBEDDINGS = pa.schema(
     [
@@ -191,6 +201,7 @@ TABLES: dict[str, pa.Schema] = {
     "event_vectors": EVENT_VECTORS,
     "behaviour_sequences": BEHAVIOUR_SEQUENCES,
     "profile_rows": PROFILE_ROWS,
+    "changed_users": CHANGED_USERS,
     "user_prefixes": USER_PREFIXES,
     "scenario_embeddings": SCENARIO_EMBEDDINGS,
     "job_runs": JOB_RUNS,
@@ -205,6 +216,7 @@ PARTITIONED_BY: dict[str, tuple[str, ...]] = {
     "event_vectors": (ENCODER_ID,),
     "behaviour_sequences": (MONTH, USER_BUCKET),
     "profile_rows": (USER_BUCKET,),
+    "changed_users": (USER_BUCKET,),
     "user_prefixes": (PROFILE, USER_BUCKET),
     "scenario_embeddings": (SCENARIO, USER_BUCKET),
     "job_runs": (),

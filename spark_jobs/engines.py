@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 
 from qanchor_plugin.declare import Declarations, Profile, Scenario, Settings
@@ -25,12 +26,16 @@ class EngineRef:
 
 @dataclass(frozen=True, kw_only=True)
 class AskedQuery:
-    """A scenario's question with its identity."""
+    """A scenario's question with its identity.
+
+    ``ttl_days`` is how long an answer may be served; 0 is for ever.
+    """
 
     scenario: str
     scenario_id: str
     query: str
     soft_prompt: str | None
+    ttl_days: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +119,7 @@ def asked_groups(
             scenario_id=declarations.scenario_id(scenario),
             query=scenario.query,
             soft_prompt=scenario.soft_prompt,
+            ttl_days=scenario.ttl / timedelta(days=1),
         )
         groups.setdefault((scenario.profile, name), []).append(asked)
     return [

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 import typer
 
 from qanchor_plugin.cli import (
+    backup,
     doctor,
     embed,
     evaluate,
+    forget,
     init,
+    maintain,
+    migrate,
     pairs,
     preview,
     purge,
@@ -56,6 +60,11 @@ app.command("pairs", epilog=pairs.EXAMPLES)(pairs.pairs)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("forget", epilog=forget.EXAMPLES)(forget.forget)
+app.command("maintain", epilog=maintain.EXAMPLES)(maintain.maintain)
+app.command("migrate", epilog=migrate.EXAMPLES)(migrate.migrate)
+app.command("backup", epilog=backup.BACKUP_EXAMPLES)(backup.backup)
+app.command("restore", epilog=backup.RESTORE_EXAMPLES)(backup.restore)
 app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 

@@ -12,6 +12,7 @@ from qanchor_plugin.cli.repo import RepoOption, find_repo, settings_of
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import DeclarationError, InputDataError
 from qanchor_plugin.worker.config import Limits, WorkerConfig
+from qanchor_plugin.worker.logs import count_alone, log_as_json
 
 EXAMPLES = (
     "Examples:  qanchor worker --repo .  ·  "
@@ -112,7 +113,7 @@ def worker(
 
 def run(config: WorkerConfig, processes: int, threads: int, as_json: bool) -> int:
     """Serves until a signal; the exit code."""
-    from qanchor_plugin.worker.logs import log_as_json
+    count_alone()
     from qanchor_plugin.worker.process import WorkerProcess, announce_json
     from qanchor_plugin.worker.supervisor import Supervisor, cuda_devices
 

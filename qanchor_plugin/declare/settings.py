@@ -31,6 +31,8 @@ class Settings:
         user_buckets: partitions of users in the lake (default 1: few large files).
         max_bad_row_share: a job stops above this share of unusable source rows (0 to 1).
         users_per_batch: users whose prefixes are built in one engine call.
+        look_back_days: of sources that are not Delta, events this long before the newest one known are read
+            again at every refresh; what changed before that is seen by a full one.
         pushed_days: how long a pushed event is waited for that the batch does not bring.
         worker: the pool that computes for this store; None computes in this process.
         spark_embeds_on: whether jobs embed on their ``executors`` or through the ``workers``.
@@ -50,6 +52,7 @@ class Settings:
     user_buckets: int = 1
     max_bad_row_share: float = 0.01
     users_per_batch: int = 64
+    look_back_days: float = 7.0
     pushed_days: int = 7
     worker: WorkerSettings | None = None
     spark_embeds_on: str = "executors"
@@ -62,6 +65,8 @@ class Settings:
             faults.append(f"on_miss is {self.on_miss!r}; accepted are {list(ON_MISS)}.")
         if not 0 <= self.max_bad_row_share <= 1:
             faults.append(f"max_bad_row_share is {self.max_bad_row_share}; it is a share, 0 to 1.")
+        if not self.look_back_days >= 0:
+            faults.append(f"look_back_days is {self.look_back_days}; it must be 0 or more.")
         if self.device not in ("auto", "cpu", "cuda"):
             faults.append(f"device is {self.device!r}; accepted are auto, cpu and cuda.")
         for name in ("max_compute_ms", "user_buckets", "users_per_batch", "pushed_days"):

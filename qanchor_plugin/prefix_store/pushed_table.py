@@ -15,6 +15,7 @@ import pyarrow as pa
 from qanchor_plugin import schemas as S
 from qanchor_plugin.errors import LakeError
 from qanchor_plugin.extras import require
+from qanchor_plugin.prefix_store.forgotten import ForgottenUsers
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ ATTEMPTS = 5
 
 
 def append(path: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows are committed, all or none; the push's name.
+    """The rows are committed, all or none; the push's name. Users who asked to be forgotten are left out.
 
     Args:
         path: the table's; it is made when it is not there.
@@ -43,8 +44,12 @@ def append(path: str, rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     try:
         with alone(path):
+            forgotten = ForgottenUsers(Path(path).parent)  # read within: whoever forgets holds the lock
+            kept = [row for row in named if row[S.USER] not in forgotten]
+            if not kept:
+                return push
             _create(path)
-            _committed(path, pa.Table.from_pylist(named, schema=S.PUSHED_EVENTS))
+            _committed(path, pa.Table.from_pylist(kept, schema=S.PUSHED_EVENTS))
             if len(deltalake.DeltaTable(path).file_uris()) > MAX_FILES:
                 _pack(path)
     except (OSError, pa.ArrowException, deltalake.exceptions.DeltaError) as error:
@@ -85,6 +90,16 @@ def alone(path: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "_writer.lock").open("w", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def pushes_wait(lake: Path) -> Iterator[None]:
+    """Within the block nobody pushes: for jobs that rewrite or look through the table's files."""
+    if not (lake / TABLE).is_dir():
+        yield
+        return
+    with alone(str(lake / TABLE)):
         yield
 
 

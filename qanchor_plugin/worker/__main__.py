@@ -5,13 +5,13 @@ import sys
 import threading
 from typing import Any
 
+from qanchor_plugin.worker.config import WorkerConfig
+from qanchor_plugin.worker.logs import count_alone, log_as_json
+
 
 def main() -> None:
     """The process has served until a signal, or until its supervisor was gone."""
-    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
-        os.environ.pop(name, None)  # feast's server sets it; ours are scraped one by one
-    from qanchor_plugin.worker.config import WorkerConfig
-    from qanchor_plugin.worker.logs import log_as_json
+    count_alone()
     from qanchor_plugin.worker.process import WorkerProcess, announce_json
 
     log_as_json()

@@ -33,7 +33,6 @@ class Batcher:
         self._queues: dict[str, deque[Piece]] = {"online": deque(), "batch": deque()}
         self._changed = threading.Condition()
         self._waiting: dict[Request, int] = {}
-        self._running: Batch | None = None
         self._closing = ""
         self._ended = False
         self._cell_seconds = FIRST_GUESS_SECONDS
@@ -78,10 +77,10 @@ class Batcher:
             self._closing = why
             self._changed.notify_all()
 
-    def idle(self) -> bool:
-        """Whether nothing waits and nothing is computed."""
+    def num_waiting(self) -> int:
+        """Requests that are not answered yet."""
         with self._changed:
-            return not self._waiting and self._running is None
+            return len(self._waiting)
 
     def close(self) -> None:
         """The thread has ended; what still waited has failed as draining."""
@@ -119,7 +118,6 @@ class Batcher:
             for piece in batch.pieces:
                 piece.request.compute_seconds += seconds
                 self._left(piece)
-            self._running = None
             self._gauges()
 
     def _next(self) -> Batch | None:
@@ -141,7 +139,6 @@ class Batcher:
                 kept = [piece for piece in queue if id(piece) not in taken]
                 queue.clear()
                 queue.extend(kept)
-                self._running = batch
                 self._gauges()
                 return batch
         return None

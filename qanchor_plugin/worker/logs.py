@@ -1,7 +1,8 @@
-"""Structured logs: one JSON object a line on stderr, with the request id where there is one."""
+"""What a process tells of itself: logs as one JSON object a line on stderr, metrics of its own."""
 
 import json
 import logging
+import os
 import sys
 import time
 
@@ -24,6 +25,15 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def count_alone() -> None:
+    """Metrics of this process are its own; called before prometheus_client is imported.
+
+    Feast's server sets a folder by which processes share one set of files; ours are scraped one by one.
+    """
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
 
 
 def log_as_json(level: str = "INFO") -> None:

@@ -116,7 +116,7 @@ class WorkerProcess:
 
     def _warm_up(self) -> None:
         try:
-            self._set_threads()
+            self._set_up_torch()
             serving = Serving(self._config, self._settings, self.state.metrics, anew=False)
             while self._config.needs_lake and (fault := serving.lake_fault()) is not None:
                 self.state.waiting_for(fault)
@@ -130,7 +130,10 @@ class WorkerProcess:
             return
         self._announce({"event": "ready", "engines": serving.engines, "lake": serving.settings.lake})
 
-    def _set_threads(self) -> None:
+    def _set_up_torch(self) -> None:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # not a log line
         if self._config.torch_threads:
             import torch
 

@@ -1,12 +1,15 @@
 """A caller that speaks the wire and nothing more: what the worker's tests ask with."""
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow.flight as flight
 
 from qanchor_plugin.backend import wire
 from qanchor_plugin.backend.protocol import Answer, Ask
+from qanchor_plugin.errors import QAnchorError
 from qanchor_plugin.prefix_store import PrefixEntry
 from tests.shop import PROFILE, at, user
 
@@ -81,3 +84,39 @@ def _messages(reader: Any) -> Any:
         except StopIteration:
             return
         yield chunk.data, None if chunk.app_metadata is None else chunk.app_metadata.to_pybytes()
+
+
+def hold(worker: Any, seconds: float) -> threading.Event:
+    """The worker's engine is slow from now on; the event is set when its first batch began."""
+    began, compute = threading.Event(), worker.state.batcher._compute
+
+    def slow(batch: Any) -> None:
+        began.set()
+        time.sleep(seconds)
+        compute(batch)
+
+    worker.state.batcher._compute = slow
+    return began
+
+
+def in_background(run: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """The call's answer, or the error it raised, once the thread has ended."""
+    found: list[Any] = []
+
+    def catch() -> None:
+        try:
+            found.append(run())
+        except QAnchorError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=catch)
+    thread.start()
+    return thread, found
+
+
+def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """It is true now; an AssertionError when it does not become so in time."""
+    limit = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < limit, "it did not become true in time"
+        time.sleep(0.01)

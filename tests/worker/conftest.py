@@ -13,8 +13,10 @@ from qanchor_plugin.worker.config import WorkerConfig
 from qanchor_plugin.worker.server import AnchorServer
 from qanchor_plugin.worker.serving import Serving
 from qanchor_plugin.worker.state import WorkerState
+from tests.qanchor_command import qanchor  # noqa: F401  (a fixture)
 from tests.shop import CLOCK, ShopLake, demo_engine, shop_lake
 from tests.worker.asking import QUERY, Caller
+from tests.worker.processes import Process
 
 
 @pytest.fixture(scope="session")
@@ -112,3 +114,25 @@ def certificates(tmp_path: Path) -> Any:
     """A throw-away authority."""
     trustme = pytest.importorskip("trustme")
     return trustme.CA()
+
+
+@pytest.fixture
+def repo(tmp_path: Path, lake: ShopLake) -> Path:
+    """A feature repo as far as a worker reads it."""
+    section = f"qanchor:\n  lake: {lake.folder}\n  clock: 2018-01-01T00:00:00Z\n  device: cpu\n"
+    (tmp_path / "feature_store.yaml").write_text("project: shop\nprovider: local\n" + section)
+    return tmp_path
+
+
+@pytest.fixture
+def command(repo: Path) -> Iterator[Callable[..., Process]]:
+    """Starts ``qanchor worker`` over the tiny lake; it is gone after the test."""
+    started: list[Process] = []
+
+    def run(*arguments: str, **environment: str) -> Process:
+        started.append(Process(repo, *arguments, **environment))
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.close()

@@ -27,7 +27,7 @@ from qanchor_plugin.prefix_store.pushed import shared_pushed
 from spark_jobs import build_sequences
 from spark_jobs.progress import Silent
 from spark_jobs.pushed import catch_up
-from spark_jobs.runs import consumed_batches
+from spark_jobs.runs import consumed
 from spark_jobs.session import in_utc
 from spark_jobs.tables import Lake
 from tests.plugin.conftest import CLOCK, QUERY, StoreMaker, purchases_source, shopper
@@ -84,8 +84,8 @@ class Both:
         new = self.spark.createDataFrame(rows, TYPES).coalesce(1)
         new.write.format("delta").mode("append").save(str(self.folder / "raw"))
         with in_utc(self.spark):
-            consumed = consumed_batches(self.lake, ())
-            for one in build_sequences.plan(self.spark, self.settings, [self.profile], consumed):
+            known = consumed(self.lake, ())
+            for one in build_sequences.plan(self.spark, self.settings, [self.profile], known):
                 build_sequences.write(self.lake, self.settings, one, Silent())
             return catch_up(self.lake, self.settings)
 
