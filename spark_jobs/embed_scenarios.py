@@ -20,6 +20,7 @@ from spark_jobs.engines import AskedGroup, AskedQuery, EngineRef
 from spark_jobs.isolation import FailedUsers, apart, failed_users, told
 from spark_jobs.progress import Progress, stage
 from spark_jobs.resources import engine_profile
+from spark_jobs.stored_keys import StoredKeys, stored_keys
 from spark_jobs.tables import Lake
 from spark_jobs.users import by_user, user_batches
 
@@ -68,7 +69,8 @@ def embed(
     title = f"{len(group.queries)} scenarios of {group.profile.name}"
     with stage(lake.spark, progress, title, users) as done:
         failed = failed_users(lake.spark)
-        make = _embedder(group, settings.users_per_batch, (end, served_at), run, done, failed)
+        keys = stored_keys(settings, group)
+        make = _embedder(group, settings.users_per_batch, (end, served_at), run, done, failed, keys)
         schema, profile = lake.schema("scenario_embeddings"), engine_profile(lake.spark, settings)
         made = ready.mapInArrow(make, schema, profile=profile).persist(StorageLevel.DISK_ONLY)
         try:
@@ -93,6 +95,7 @@ def _embedder(
     run: str,
     done: Accumulator[int],
     failed: FailedUsers,
+    keys: StoredKeys | None,
 ) -> Callable[[_Batches], _Batches]:
     end, served_at = instants
 
@@ -112,7 +115,7 @@ def _embedder(
                 S.NUM_EVENTS: row[S.NUM_EVENTS],
                 S.SERVED_AT: served_at,
             }
-            for row, query, identity, vector in _answers(rows.to_pylist(), group, end)
+            for row, query, identity, vector in _answers(rows.to_pylist(), group, end, keys)
         ]
 
     def make(batches: _Batches) -> _Batches:
@@ -124,7 +127,9 @@ def _embedder(
     return make
 
 
-def _answers(rows: list[dict[str, Any]], group: AskedGroup, end: int) -> Iterator[tuple[Any, ...]]:
+def _answers(
+    rows: list[dict[str, Any]], group: AskedGroup, end: int, keys: StoredKeys | None
+) -> Iterator[tuple[Any, ...]]:
     """(row, query, embedding id, vector) of every wanted answer."""
     wanted = [
         (row, query, embedding_id_of(query, row[S.PREFIX_ID], group.engine, end))
@@ -136,11 +141,14 @@ def _answers(rows: list[dict[str, Any]], group: AskedGroup, end: int) -> Iterato
         return
     from spark_jobs.embedder import embedder_of
 
-    users = {row[S.USER]: _prefix(row) for row, _, _ in wanted}
+    row_of = {row[S.USER]: row for row, _, _ in wanted}
+    users = {user: _prefix(row) for user, row in row_of.items()}
+    kept = None if keys is None else keys.of(list(row_of.values()))
     place = {user: number for number, user in enumerate(users)}
     asked = {query.scenario: query for _, query, _ in wanted}
     column = {scenario: number for number, scenario in enumerate(asked)}
-    vectors = embedder_of(group).embed(list(users.values()), list(asked.values()), [end] * len(users))
+    prefixes, queries = list(users.values()), list(asked.values())
+    vectors = embedder_of(group).embed(prefixes, queries, [end] * len(users), kept)
     for row, query, identity in wanted:
         yield row, query, identity, vectors[place[row[S.USER]], column[query.scenario]]
 

@@ -10,16 +10,18 @@ from qanchor_plugin.engine.kv_codec import encode
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.prefix import Prefix
 
+_LONGEST = 64
+"""Suffix tokens that forwards leave room for; few users at a time, for their caches are large."""
+
 
 def prefill_kept(
     modules: EngineModules, prefixes: Sequence[Prefix], *, scheme: str, kv_digest: str
 ) -> list[KeptKV]:
-    """The stored form of every prefix, in order, prefilled as :func:`..embedding.embed_packed` does."""
+    """The stored form of every prefix, in order, prefilled in the forwards that answer queries."""
     made: dict[int, KeptKV] = {}
-    nothing_stored = np.zeros(len(prefixes), bool)
-    for places, size in forwards(modules, prefixes, nothing_stored, longest=1):
-        together = [prefixes[number] for number in places]
+    for places, size in forwards(modules, prefixes, np.zeros(len(prefixes), bool), _LONGEST):
+        together = [prefixes[place] for place in places]
         kv = PrefixBatch(modules, together, size).keys_and_values([])
-        for row, (number, prefix) in enumerate(zip(places.tolist(), together, strict=True)):
-            made[number] = encode(modules, kv, row, prefix, scheme=scheme, kv_digest=kv_digest)
-    return [made[number] for number in range(len(prefixes))]
+        for row, (place, prefix) in enumerate(zip(places, together, strict=True)):
+            made[int(place)] = encode(modules, kv, row, prefix, scheme=scheme, kv_digest=kv_digest)
+    return [made[place] for place in range(len(prefixes))]
