@@ -1,12 +1,12 @@
 """Prefixes and queries to embeddings, in forwards of fixed shape.
 
 A prefix is padded to a multiple chosen by its own length alone, and users of one padded length go
-through together: what a user gets does not depend on the others of the call. Each prefix is read once
-(prefill), however many cutoffs it is asked at; all queries then run packed over its keys and values, which
-are never copied per query. Shape letters: P prefixes, Q queries, B users of a forward, L padded length.
+through together: what a user gets does not depend on the others of the call. Each user's prefix is
+read once (prefill); all queries then run packed over its keys and values, which are never copied per
+query. Shape letters: P prefixes, Q queries, B users of a forward, L padded prefix length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.engine.features import age_features
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.prefix import DAY_OFFSET, Prefix, day_number
+from qanchor_plugin.engine.repeated import embed_repeated, rows_by_prefix
 from qanchor_plugin.engine.suffix import Packed, PreparedQuery, pack, packs
 
 Float32 = npt.NDArray[np.float32]
@@ -29,46 +30,58 @@ def embed_packed(
     queries: Sequence[PreparedQuery],
     cutoffs: Sequence[int],
 ) -> Float32:
-    """(P, Q, 128) float32, L2-normalised, in the order given.
-
-    Args:
-        prefixes: the same object given several times, at several cutoffs, is prefilled once.
-    """
+    """(P, Q, 128) float32, L2-normalised, in the order given."""
     config, device = modules.config, _device(modules)
     out = np.zeros((len(prefixes), len(queries), config.embedding_dim), np.float32)
     if not len(prefixes) or not len(queries):
         return out
+    if device.type == "cpu" and len(rows_by_prefix(prefixes)) < len(prefixes):
+        return embed_repeated(
+            out,
+            prefixes,
+            cutoffs,
+            together=lambda some, at: embed_packed(modules, some, queries, at),
+            at_each=lambda one, at: _embed_at_each(modules, one, queries, at),
+        )
     runs = packs(queries, max_tokens=config.max_packed_tokens)
     packed = [
         pack([queries[n].rows for n in run], multiple=config.length_multiple).to(device) for run in runs
     ]
     longest = max(len(one.query_S) for one in packed)
     multiple = config.length_multiple
-    asked: dict[int, list[int]] = {}
-    for row, one in enumerate(prefixes):
-        asked.setdefault(id(one), []).append(row)
-    rows_of = list(asked.values())
-    padded = np.array([-(-len(prefixes[rows[0]].tokens) // multiple) * multiple for rows in rows_of])
+    padded = np.array([-(-len(one.tokens) // multiple) * multiple for one in prefixes])
     for length in np.unique(padded):
         members = np.flatnonzero(padded == length)
         most = rows_per_forward(config, int(length) + longest, device)
         for start in range(0, len(members), most):
             chunk = members[start : start + most]
             size = most if modules.compute_dtype != torch.float32 else _power_of_two(len(chunk), most)
-            batch = _Batch(modules, [prefixes[rows_of[n][0]] for n in chunk], int(length), size)
+            batch = _Batch(
+                modules, [prefixes[n] for n in chunk], [cutoffs[n] for n in chunk], int(length), size
+            )
             kv = modules.prefill(batch.rows, batch.positions, batch.valid)
-            for rows in _turns([rows_of[n] for n in chunk]):
-                begin, age = batch.at([cutoffs[row] for row in rows])
-                made = [modules.answer(kv, batch.valid, ready, begin, age) for ready in packed]
-                answers = torch.cat(made, dim=1)[: len(chunk)].cpu().numpy()
-                out[rows[:, None], np.concatenate(runs)] = answers
+            for run, one in zip(runs, packed, strict=True):
+                answer = modules.answer(kv, batch.valid, one, batch.start, batch.age)
+                out[chunk[:, None], np.array(run)] = answer[: len(chunk)].cpu().numpy()
     return out
 
 
-def _turns(rows_of: Sequence[Sequence[int]]) -> Iterator[npt.NDArray[np.intp]]:
-    """The rows of some prefixes, one of each at a time; a prefix with fewer repeats its last."""
-    for turn in range(max(map(len, rows_of))):
-        yield np.array([rows[min(turn, len(rows) - 1)] for rows in rows_of])
+def _embed_at_each(
+    modules: EngineModules, prefix: Prefix, queries: Sequence[PreparedQuery], cutoffs: Sequence[int]
+) -> Float32:
+    """(K, Q, 128) float32: one prefix, prefilled once, at K cutoffs."""
+    config, device = modules.config, _device(modules)
+    out = np.zeros((len(cutoffs), len(queries), config.embedding_dim), np.float32)
+    multiple = config.length_multiple
+    length = -(-len(prefix.tokens) // multiple) * multiple
+    first = _Batch(modules, [prefix], [cutoffs[0]], length, 1)
+    kv = modules.prefill(first.rows, first.positions, first.valid)
+    for run in packs(queries, max_tokens=config.max_packed_tokens):
+        packed = pack([queries[n].rows for n in run], multiple=multiple).to(device)
+        for row, cutoff in enumerate(cutoffs):
+            at = _Batch(modules, [prefix], [cutoff], length, 1)
+            out[row, run] = modules.answer(kv, first.valid, packed, at.start, at.age)[0].cpu().numpy()
+    return out
 
 
 def rows_per_forward(config: EngineConfig, tokens: int, device: torch.device) -> int:
@@ -121,13 +134,14 @@ class _Batch:
         self,
         modules: EngineModules,
         prefixes: Sequence[Prefix],
+        cutoffs: Sequence[int],
         length: int,
         size: int,
     ) -> None:
         config, device = modules.config, _device(modules)
         last = len(prefixes) - 1
         prefixes = [prefixes[min(row, last)] for row in range(size)]
-        self._config, self._prefixes = config, prefixes
+        cutoffs = [cutoffs[min(row, last)] for row in range(size)]
         rows = torch.zeros(size, length, config.token_width, dtype=modules.compute_dtype)
         positions = torch.zeros(size, length, dtype=torch.int64)
         valid = torch.zeros(size, length, dtype=torch.bool)
@@ -137,14 +151,9 @@ class _Batch:
             positions[row, :count] = torch.from_numpy(prefix.positions)
             valid[row, :count] = True
         self.rows, self.positions, self.valid = rows.to(device), positions.to(device), valid.to(device)
-
-    def at(self, cutoffs: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Where the suffix starts and what it is told of the age, one cutoff a prefix."""
-        device, last = self.rows.device, len(cutoffs) - 1
-        cutoffs = [cutoffs[min(row, last)] for row in range(len(self._prefixes))]
-        ages = [_age_days(self._config, *pair) for pair in zip(self._prefixes, cutoffs, strict=True)]
-        start = self._start(self._config, self._prefixes, cutoffs)
-        return start.to(device), torch.from_numpy(age_features(ages)).to(device)
+        self.start = self._start(config, prefixes, cutoffs).to(device)
+        ages = [_age_days(config, *pair) for pair in zip(prefixes, cutoffs, strict=True)]
+        self.age = torch.from_numpy(age_features(ages)).to(device)
 
     @staticmethod
     def _start(config: EngineConfig, prefixes: Sequence[Prefix], cutoffs: Sequence[int]) -> Tensor:
