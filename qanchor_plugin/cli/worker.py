@@ -1,6 +1,7 @@
 """``qanchor worker``: the process that owns a device and answers for everyone, over Arrow Flight."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -132,8 +133,7 @@ def run(config: WorkerConfig, processes: int, threads: int, as_json: bool) -> in
     if number > 1:
         return Supervisor(config, number, devices=devices, announce=announce).run()
     code = WorkerProcess(config, announce).run()
-    if code == 0:
-        return 0
+    sys.stdout.flush()
     os._exit(code)  # a stream that nobody ends must not hold the exit
 
 

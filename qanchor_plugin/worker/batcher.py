@@ -60,16 +60,13 @@ class Batcher:
         online = request.header.priority == "online"
         cut = self._config.batch_tokens if online else self._interruptible_tokens()
         pieces = pieces_of(request, self.estimate, budget=cut)
-        limits = self._config.limits
         with self._changed:
             if self._closing:
                 raise DrainingError(f"this worker {self._closing}; ask another.", retry_after_ms=1000)
-            rows = self._queued_rows()
-            full = len(self._waiting) >= limits.queue_requests or rows + len(request.rows) > limits.queue_rows
-            if full and self._waiting:
+            if self._waiting and self._is_full(request):
                 raise OverloadedError(
-                    f"the queue is full ({len(self._waiting)} requests, {rows} rows). Ask again after the "
-                    "time given, ask another worker, or start more.",
+                    f"the queue is full ({len(self._waiting)} requests, {self._queued_rows()} rows). "
+                    "Ask again after the time given, ask another worker, or start more.",
                     retry_after_ms=self._retry_after_ms(),
                 )
             self._online_at = now() if online else self._online_at
@@ -213,6 +210,15 @@ class Batcher:
             self._waiting[piece.request] = left
         else:
             self._waiting.pop(piece.request, None)
+
+    def _is_full(self, request: Request) -> bool:
+        limits = self._config.limits
+        num_bytes = sum(one.num_bytes for one in self._waiting) + request.num_bytes
+        return (
+            len(self._waiting) >= limits.queue_requests
+            or self._queued_rows() + len(request.rows) > limits.queue_rows
+            or num_bytes > limits.queue_bytes
+        )
 
     def _queued_rows(self) -> int:
         return sum(piece.stop - piece.start for queue in self._queues.values() for piece in queue)

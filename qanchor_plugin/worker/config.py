@@ -15,7 +15,7 @@ class Limits:
     """Beyond these a request is refused at once.
 
     Attributes:
-        queue_requests / queue_rows: how much may wait; the next one is told when to come back.
+        queue_requests / queue_rows / queue_bytes: how much may wait; the next one is told when to come back.
         request_rows / request_asks / request_bytes: of one request.
         query_chars: of one query.
         reading_requests: requests whose rows are still arriving.
@@ -24,6 +24,7 @@ class Limits:
 
     queue_requests: int = 256
     queue_rows: int = 100_000
+    queue_bytes: int = 2 * 1024 * 1024 * 1024
     request_rows: int = 20_000
     request_asks: int = 256
     request_bytes: int = 512 * 1024 * 1024

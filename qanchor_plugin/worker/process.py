@@ -165,9 +165,9 @@ class WorkerProcess:
         """Nothing is served any more; whether all that was accepted was answered first."""
         self.state.drain()
         limit = time.monotonic() + grace_seconds
-        while not self.state.quiet() and time.monotonic() < limit:
+        while not self.server.quiet() and time.monotonic() < limit:
             time.sleep(0.02)
-        clean = self.state.quiet()
+        clean = self.server.quiet()
         self.state.batcher.close()
         # A stream whose caller vanished would hold the server for ever: it gets a moment, no more.
         ending = threading.Thread(target=self.server.shutdown, name="shutdown", daemon=True)

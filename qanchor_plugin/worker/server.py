@@ -65,6 +65,10 @@ class AnchorServer(flight.FlightServerBase):
         )
         self.address = f"{scheme}://{config.host}:{self.port}"
 
+    def quiet(self) -> bool:
+        """Whether every request that had arrived has its answer."""
+        return self._state.quiet(arriving=self._arrivals.count())
+
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """One request is answered in full, or ends in an error with a code."""
         with self._state.one_in_flight():

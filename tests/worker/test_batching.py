@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from qanchor_plugin.backend.protocol import Answer
+from qanchor_plugin.backend.wire import PrefixRow
 from qanchor_plugin.declare import Settings
+from qanchor_plugin.errors import OverloadedError
+from qanchor_plugin.prefix_store import make_entry
 from qanchor_plugin.worker.batch import Batch
 from qanchor_plugin.worker.batcher import Batcher
-from qanchor_plugin.worker.config import WorkerConfig
+from qanchor_plugin.worker.config import Limits, WorkerConfig
 from qanchor_plugin.worker.metrics import Metrics
 from qanchor_plugin.worker.request import QUERY_TOKENS, Request, TokenEstimate, now, pieces_of
 from tests.shop import PROFILE
@@ -177,3 +180,33 @@ def test_closing_fails_what_still_waited(batcher):
     assert left.done.is_set()
     assert type(left.error).__name__ in ("DrainingError", "NoneType")
     assert (left.error is None) == (said(left) == ["aA?"])
+
+
+def test_the_queue_is_bounded_in_requests_rows_and_bytes(batcher):
+    def sent(size: int) -> Request:
+        entry = make_entry(
+            user=b"u",
+            prefix_id="p",
+            visible_digest="v",
+            as_of=None,
+            num_events=1,
+            tokens=np.zeros((size, 4), np.float32),
+            tokens_dtype="float32",
+            positions=np.zeros(size, np.int32),
+        )
+        made = request("")
+        made.rows = [PrefixRow(entry=entry, cutoff=1)]
+        made.__post_init__()
+        return made
+
+    for limits, second in (
+        (Limits(queue_requests=1), request("b")),
+        (Limits(queue_rows=3), request("bcd")),
+        (Limits(queue_bytes=100), sent(6)),
+    ):
+        queue, _ = batcher(max_wait_ms=10_000.0, limits=limits)
+        queue.submit(request("a"))
+        with pytest.raises(OverloadedError, match="the queue is full"):
+            queue.submit(second)
+    queue, _ = batcher(max_wait_ms=10_000.0, limits=Limits(queue_rows=3))
+    queue.submit(request("abcdef"))  # alone it is taken, however large

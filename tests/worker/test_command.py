@@ -5,11 +5,13 @@ import signal
 import time
 
 import numpy as np
+import pyarrow.flight as flight
 import pytest
 
+from qanchor_plugin.backend import wire
 from qanchor_plugin.errors import BackendError, QAnchorError, UnauthenticatedError
 from tests.shop import user
-from tests.worker.asking import NOW, ask, in_background
+from tests.worker.asking import NOW, ask, header, in_background, until
 from tests.worker.processes import get
 
 
@@ -49,9 +51,13 @@ def test_the_life_of_a_worker(command, call, local, repo):
     assert (counts["prefix_memory"], counts["prefix_built"]) == (1, 0)  # memory outlives the reload
 
     many = [ask(f"Question number {number}?") for number in range(20)]
+    other = call(listening["address"], token="the-token")
+    descriptor = flight.FlightDescriptor.for_command(header().to_bytes())
+    endless, _ = other.client.do_exchange(descriptor, other.options)
+    endless.begin(wire.USERS)  # its rows never come: the drain does not wait for them
+    until(lambda: "qanchor_worker_in_flight 1.0" in get(f"{health}/metrics")[1])
     thread, accepted = in_background(lambda: caller.embed([1, 2, 3], many, priority="batch"))
-    while "qanchor_worker_in_flight 1.0" not in get(f"{health}/metrics")[1]:
-        time.sleep(0.005)
+    until(lambda: "qanchor_worker_in_flight 2.0" in get(f"{health}/metrics")[1])
     started = time.monotonic()
     assert worker.terminate() == 0
     assert time.monotonic() - started < 35
@@ -59,6 +65,8 @@ def test_the_life_of_a_worker(command, call, local, repo):
     assert not isinstance(accepted[0], QAnchorError), accepted[0]
     assert len(accepted[0][0]) == 3
     assert worker.event("ended")["clean"] is True
+    with pytest.raises(flight.FlightError):
+        endless.close()
     with pytest.raises(BackendError):
         call(listening["address"], token="the-token").embed([1])
     lines = [json.loads(line) for line in worker.log().splitlines()]
