@@ -57,6 +57,7 @@ def run(repo: Path | None, keys: list[str], profile: str | None, lift: bool) -> 
     from qanchor_plugin.backend.worker_caches import forget_hooks
     from qanchor_plugin.cli.user_keys import parse_user, user_bytes
     from qanchor_plugin.feast_ext.online_forget import forget_online
+    from qanchor_plugin.prefix_store import forget_here
     from qanchor_plugin.prefix_store.forgotten import ForgottenUsers
 
     with opened(repo) as here:
@@ -74,7 +75,7 @@ def run(repo: Path | None, keys: list[str], profile: str | None, lift: bool) -> 
         from spark_jobs.forget import forget as job
 
         places: dict[str, Any] = {"online store": partial(forget_online, here.config)}
-        places |= forget_hooks(here.settings.worker)
+        places |= forget_hooks(here.settings.worker) | forget_here(here.settings)
         receipt = job(here.settings, named, elsewhere=places)
         path = str(Path(here.settings.lake) / "_receipts" / f"{receipt.run}.json")
         return asdict(receipt) | {"receipt": path}
