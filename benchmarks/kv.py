@@ -8,6 +8,7 @@ such channels), against the full re-encode of prefix and query together.
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch
 from benchmarks.results import Row, keep, machine
 from qanchor_plugin.backend.calibrate import calibrate
 from qanchor_plugin.backend.measured_user import random_prefix
+from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.config import DEMO, QWEN
 from qanchor_plugin.engine.kv import SCHEMES
 from qanchor_plugin.engine.random_shape import QWEN_05B_SHAPE, random_language_engine
@@ -37,12 +39,12 @@ def main() -> None:
     keep("performance", rows)
 
 
-def _engine(shape: dict[str, object], dtype: str) -> object:
+def _engine(shape: dict[str, Any], dtype: str) -> QueryAnchorEngine:
     config = QWEN.with_(dtype=dtype, encoder_source=DEMO.encoder_source, encoder_dim=DEMO.encoder_dim)
     return random_language_engine(shape, config=config)
 
 
-def _stress(shape: dict[str, object], length: int, num_queries: int) -> list[Row]:
+def _stress(shape: dict[str, Any], length: int, num_queries: int) -> list[Row]:
     engine = _engine(shape, "float32")
     prefix = random_prefix(engine, length)
     rows = []
@@ -69,9 +71,10 @@ def _stress(shape: dict[str, object], length: int, num_queries: int) -> list[Row
     return rows
 
 
-def _set_biases(engine: object, bias: float) -> None:
+def _set_biases(engine: QueryAnchorEngine, bias: float) -> None:
     drawn = torch.Generator().manual_seed(5)
-    for layer in engine.modules.backbone.model.model.layers:
+    model: Any = engine.modules.backbone
+    for layer in model.model.base_model.layers:
         values = torch.zeros(layer.self_attn.k_proj.bias.shape)
         places = torch.randperm(len(values), generator=drawn)[:8]
         values[places] = bias * torch.sign(torch.randn(8, generator=drawn))
@@ -79,7 +82,7 @@ def _set_biases(engine: object, bias: float) -> None:
     engine.forget_digests()
 
 
-def _speed(shape: dict[str, object], length: int) -> list[Row]:
+def _speed(shape: dict[str, Any], length: int) -> list[Row]:
     engine = _engine(shape, "bfloat16")
     with tempfile.TemporaryDirectory() as scratch:
         costs = calibrate(engine, lake=Path(scratch), disk=None, lengths=(length // 2, length))

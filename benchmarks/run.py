@@ -6,15 +6,9 @@ import sys
 from benchmarks import results
 
 BENCHMARKS = (
-    "user_cost",
-    "driver_memory",
-    "kv",
-    "plan",
-    "refresh",
-    "commands",
-    "worker",
-    "online_hits",
-)
+    "user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "kv", "plan", "worker",
+    "online_hits", "commands",
+)  # fmt: skip
 
 
 def main() -> int:

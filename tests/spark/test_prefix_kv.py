@@ -1,12 +1,13 @@
 """The refresh writes keys and values where the policy says so, and a worker's reader answers from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
 from qanchor_plugin.backend import Ask, LocalBackend
 from qanchor_plugin.prefix_store import LakeTables
-from spark_jobs.engines import engine_on_driver
 from spark_jobs.refresh import refresh
 from spark_jobs.tables import Lake
 from tests.spark.world import make_world, on, purchases_of_day
@@ -28,10 +29,13 @@ def test_written_by_spark_and_read_by_delta_rs(spark: SparkSession, tmp_path) ->
     users, end = [bytes(row.user) for row in rows], round(on(3).timestamp() * 1e6)
     answers = backend.embed(users, end, asked)
     assert backend.counts["prefix_delta"] == backend.counts["kv_loaded"] == len(users) > 2
-    stored = (
-        Lake(spark, world.settings).read("scenario_embeddings").where("scenario = 'milk_buyer'").collect()
-    )
-    direct = {bytes(row.user): np.array(row.embedding) for row in stored}
-    for one, (answer,) in zip(users, answers, strict=True):
-        assert float(answer.embedding @ direct[one]) >= 0.9995
-    assert engine_on_driver("demo", "cpu").kv_digest
+    embeddings = Lake(spark, world.settings).read("scenario_embeddings")
+    stored = embeddings.where("scenario = 'milk_buyer'").collect()
+    of_job = {bytes(row.user): np.array(row.embedding) for row in stored}
+    plain = LocalBackend(replace(world.settings, kv="never"), tables=LakeTables(world.settings.lake))
+    apart = []
+    for one, (answer,), (prefilled,) in zip(users, answers, plain.embed(users, end, asked), strict=True):
+        np.testing.assert_allclose(of_job[one], answer.embedding, atol=1e-5)
+        assert float(answer.embedding @ prefilled.embedding) >= 0.9995
+        apart.append(np.abs(answer.embedding - prefilled.embedding).max())
+    assert max(apart) > 1e-4, "so the job answered from the stored keys too, not from a prefill of its own"
