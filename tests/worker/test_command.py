@@ -148,3 +148,18 @@ def test_a_new_engine_takes_over_under_load_and_a_broken_one_does_not(command, c
         np.testing.assert_allclose(embedding, by_digest[digest], atol=1e-6)
     with pytest.raises(WrongEngineError):
         call(listening["address"]).embed([1], [ask(engine=str(folder), engine_digest=first)])
+
+
+@pytest.mark.gpu
+def test_each_cuda_device_gets_a_process_and_answers_as_the_cpu_does(command, call, local):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    number = torch.cuda.device_count()
+    worker = command("--device", "cuda", "--processes", str(number))
+    for _ in range(number):
+        worker.event("ready")
+    (expected,) = local.embed([user(1)], NOW, [ask()])[0]
+    for one in [one for one in worker.events if one["event"] == "listening"]:
+        found, _ = call(one["address"]).embed([1])
+        assert float(found[0][0].embedding @ expected.embedding) > 0.999
