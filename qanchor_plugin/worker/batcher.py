@@ -120,9 +120,18 @@ class Batcher:
                     self._metrics.queue_seconds.labels(request.header.priority).observe(
                         started - request.arrived
                     )
-            self._compute(batch)
+            self._computed(batch)
             self._running_since = 0.0
             self._finish(batch, now() - started)
+
+    def _computed(self, batch: Batch) -> None:
+        """The batch's requests are done; this thread outlives whatever happens."""
+        try:
+            self._compute(batch)
+        except Exception as error:
+            logger.exception("a batch failed outside the engine")
+            for piece in batch.pieces:
+                piece.request.fail(error)
 
     def _finish(self, batch: Batch, seconds: float) -> None:
         cells = len(batch.rows) * len(batch.asks)

@@ -29,7 +29,7 @@ from qanchor_plugin.worker.state import WorkerState
 
 logger = logging.getLogger("qanchor.worker.requests")
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
 """How often a waiting request looks whether its caller is still there."""
 
 ACTIONS = {

@@ -172,6 +172,20 @@ def test_what_nobody_waits_for_is_not_computed(batcher):
     assert [list(batch.rows) for batch in batches] == [[(b"b", 2, "")]]
 
 
+def test_a_fault_outside_the_engine_fails_its_batch_and_no_other(batcher):
+    queue, _ = batcher(max_wait_ms=0.0)
+    compute, queue._compute = queue._compute, lambda _: 1 / 0
+    broken, sound = request("a"), request("b")
+    queue.submit(broken)
+    assert broken.done.wait(10)
+    assert isinstance(broken.error, ZeroDivisionError)
+    queue._compute = compute
+    queue.submit(sound)
+    assert sound.done.wait(10)
+    assert said(sound) == ["bA?"]
+    until(lambda: queue.num_waiting() == 0)
+
+
 def test_closing_fails_what_still_waited(batcher):
     queue, _ = batcher(max_wait_ms=10_000.0)
     left = request("a")
