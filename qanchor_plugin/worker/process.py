@@ -98,7 +98,7 @@ class WorkerProcess:
                 old = (
                     self.state.current()
                 )  # one that was never ready, or is ending, is not made ready by this
-                serving.backend.keep_memory_of(old.backend)
+                serving.warm_like(old)
                 self.state.swap(serving)
                 outcome = OK
             finally:

@@ -10,7 +10,7 @@ from qanchor_plugin.backend.engines import load_anew
 from qanchor_plugin.backend.protocol import Answer, Ask
 from qanchor_plugin.backend.wire import PrefixRow
 from qanchor_plugin.declare import EntityRef, Modality, Profile, Settings, SourceSpec
-from qanchor_plugin.errors import LakeError, OverloadedError, WrongEngineError
+from qanchor_plugin.errors import EngineError, LakeError, OverloadedError, WrongEngineError
 from qanchor_plugin.worker.batch import Batch
 from qanchor_plugin.worker.config import WorkerConfig
 from qanchor_plugin.worker.metrics import BackendWatch, Metrics
@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 USERS_PER_CALL = 1024
 """A batch is bounded by its tokens, not by the settings' users of a job's call."""
+
+LATEST_QUERIES = 64
+"""How many of the old engine's queries a reload reads before the new one takes over."""
 
 WARM_QUERY = "Will this user buy again?"
 
@@ -46,6 +49,17 @@ class Serving:
         asked = [Ask(profile=_NOBODY, query=query, engine=name) for query in queries or (WARM_QUERY,)]
         self.backend.prepare(asked)
         return self.backend.engine_digest(name)
+
+    def warm_like(self, old: "Serving") -> None:
+        """What the old generation holds in memory is held here too, and its latest queries are read."""
+        self.backend.keep_memory_of(old.backend)
+        for name in self.engines.keys() & old.engines.keys():
+            for query, soft_prompt in old.backend.latest_queries(name, LATEST_QUERIES):
+                ask = Ask(profile=_NOBODY, query=query, engine=name, soft_prompt=soft_prompt)
+                try:
+                    self.backend.prepare([ask])
+                except EngineError as error:
+                    logger.info("a query of the old engine is not read ahead: %s", error)
 
     def lake_fault(self) -> str | None:
         """Why the lake cannot be read; None when it can."""
