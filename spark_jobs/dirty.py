@@ -26,8 +26,8 @@ nobody can be left out."""
 CHECKED = "checked/"
 """Before a group's name in ``source_versions`` of the prefixes job: what that run had looked at."""
 
-Seen = Mapping[str, Mapping[str, int]]
-"""By modality digest and source table: the last version in the lake."""
+Standing = Mapping[str, Batch]
+"""By modality digest: the source table that the lake stands at, to its last version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ class Checked:
     Attributes:
         of: digest of the profile and of what shapes the engine's prefixes.
         end: microseconds since 1970 UTC.
-        seen: the source versions that were in the lake.
+        at: by modality digest, the source batch that the lake stood at.
     """
 
     of: str
     end: int
-    seen: Seen
+    at: Mapping[str, str]
 
     def to_json(self) -> str:
         """The record as JSON text."""
@@ -62,10 +62,10 @@ class Dirty:
     why: str = ""
 
 
-def checked_now(group: AskedGroup, end: int, seen: Seen) -> Checked:
+def checked_now(group: AskedGroup, end: int, standing: Standing) -> Checked:
     """The record of a run that has looked at everyone it had to."""
-    known = {one.sequence_digest: seen.get(one.sequence_digest, {}) for one in group.profile.modalities}
-    return Checked(of=_of(group), end=end, seen=known)
+    digests = [one.sequence_digest for one in group.profile.modalities]
+    return Checked(of=_of(group), end=end, at={one: str(standing[one]) for one in digests if one in standing})
 
 
 def last_checked(recorded_runs: Sequence[Mapping[str, str]], group: AskedGroup, end: int) -> Checked | None:
@@ -76,17 +76,12 @@ def last_checked(recorded_runs: Sequence[Mapping[str, str]], group: AskedGroup, 
         if CHECKED + group.name in runs
     ]
     mine = [one for one in found if one.of == _of(group) and one.end <= end]
-    return max(mine, key=lambda one: one.end, default=None)
+    return max(reversed(mine), key=lambda one: one.end, default=None)
 
 
-def positions(consumed: Mapping[str, Consumed]) -> dict[str, dict[str, int]]:
-    """The last version in the lake, by modality digest and source table."""
-    found: dict[str, dict[str, int]] = {}
-    for modality, one in consumed.items():
-        tables = found.setdefault(modality, {})
-        for batch in one.batches:
-            tables[batch.table] = max(batch.last, tables.get(batch.table, -1))
-    return found
+def standing_at(consumed: Mapping[str, Consumed]) -> dict[str, Batch]:
+    """What the lake stands at, modality by modality."""
+    return {modality: batch for modality, one in consumed.items() if (batch := one.standing) is not None}
 
 
 def dirty_users(
@@ -95,21 +90,26 @@ def dirty_users(
     *,
     end: int,
     checked: Checked | None,
+    standing: Standing,
     coming: Mapping[str, DataFrame] | None = None,
 ) -> Dirty:
     """Everyone whose prefix at ``end`` may not be the newest stored one.
 
     Args:
         end: microseconds since 1970 UTC.
-        checked: what the last look had seen; None looks at everyone.
+        checked: the last look; None looks at everyone.
+        standing: what the lake stands at now.
         coming: users by reason, of rows that are planned but not in the lake yet.
     """
     if checked is None:
         return Dirty(users=None, why="this profile and engine were never looked at up to an earlier end")
-    corrected = _of_new_batches(lake, "changed_users", group, checked)
+    before = {modality: Batch.parse(text) for modality, text in checked.at.items()}
+    if any(_is_another(before[one], standing.get(one)) for one in before):
+        return Dirty(users=None, why="a source is another table, or at an earlier version, than it was")
+    corrected = _of_new_batches(lake, "changed_users", group, before)
     if not corrected.where(F.col(S.USER).isNull()).isEmpty():
         return Dirty(users=None, why="a source was read whole and replaced")
-    came = [_of_new_batches(lake, name, group, checked) for name in ("behaviour_sequences", "profile_rows")]
+    came = [_of_new_batches(lake, name, group, before) for name in ("behaviour_sequences", "profile_rows")]
     prefixes = newest_prefixes(lake, group, end=end).select(S.USER, S.NEXT_CHANGE_AT)
     due = F.col(S.NEXT_CHANGE_AT).isNull() | (F.unix_micros(S.NEXT_CHANGE_AT) <= end)
     known = behaviour(lake, group.profile).select(S.USER).distinct()
@@ -144,20 +144,25 @@ def _first_reason(parts: Sequence[tuple[str, DataFrame]]) -> DataFrame:
     return union.groupBy(S.USER).agg(F.min("one").alias("one")).select(S.USER, f"one.{REASON}")
 
 
-def _of_new_batches(lake: Lake, name: str, group: AskedGroup, checked: Checked) -> DataFrame:
+def _of_new_batches(lake: Lake, name: str, group: AskedGroup, before: Standing) -> DataFrame:
     """Users of the table's rows whose batch the last look had not seen."""
     digests = [one.sequence_digest for one in group.profile.modalities]
     rows = lake.read(name).where(F.col(S.MODALITY_DIGEST).isin(digests))
     condition: Column = F.lit(False)
     for row in rows.select(S.MODALITY_DIGEST, S.BATCH).distinct().collect():
-        if not _is_seen(checked, row[S.MODALITY_DIGEST], Batch.parse(row[S.BATCH])):
+        if _is_new(Batch.parse(row[S.BATCH]), before.get(row[S.MODALITY_DIGEST])):
             same = (F.col(S.MODALITY_DIGEST) == row[S.MODALITY_DIGEST]) & (F.col(S.BATCH) == row[S.BATCH])
             condition = condition | same
     return rows.where(condition).select(S.USER).distinct()
 
 
-def _is_seen(checked: Checked, modality: str, batch: Batch) -> bool:
-    return batch.last <= checked.seen.get(modality, {}).get(batch.table, -1)
+def _is_new(batch: Batch, before: Batch | None) -> bool:
+    """Whether a batch came after ``before``; one of another table is older, or everyone is looked at."""
+    return before is None or (batch.table == before.table and batch.last > before.last)
+
+
+def _is_another(before: Batch, now: Batch | None) -> bool:
+    return now is not None and (now.table != before.table or now.last < before.last)
 
 
 def _of(group: AskedGroup) -> str:

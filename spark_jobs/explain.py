@@ -11,7 +11,7 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Declarations, Profile, Settings
 from spark_jobs.build_sequences import Planned, plan
 from spark_jobs.change_rows import compared_units, new_texts, table_rows, touched_units
-from spark_jobs.dirty import CORRECTED, EVERYONE, NEW_EVENTS, counted, dirty_users, last_checked
+from spark_jobs.dirty import CORRECTED, EVERYONE, NEW_EVENTS, counted, dirty_users, last_checked, standing_at
 from spark_jobs.due import NEW_PREFIX, wanted_answers
 from spark_jobs.due import counted as answers_of
 from spark_jobs.encode_events import missing_texts
@@ -22,6 +22,7 @@ from spark_jobs.refresh_steps import held
 from spark_jobs.runs import consumed, consumed_versions, newest_event
 from spark_jobs.session import in_utc
 from spark_jobs.source_changes import ADDED, COMPARED, WHOLE
+from spark_jobs.sources import Batch
 from spark_jobs.tables import Lake
 from spark_jobs.users import behaviour
 
@@ -66,6 +67,7 @@ class _Explained:
         self.end_us = round(end.timestamp() * 1_000_000)
         self.known = consumed_versions(lake)
         self.planned: list[Planned] = []
+        self.standing: dict[str, Batch] = {}
         self.coming: dict[str, dict[str, DataFrame]] = {}
 
     def told(self, profiles: Sequence[Profile], groups: Sequence[AskedGroup]) -> dict[str, Any]:
@@ -98,6 +100,7 @@ class _Explained:
     def _sources(self, profiles: Sequence[Profile]) -> dict[str, dict[str, Any]]:
         lake = self.lake
         known = consumed(lake, self.known.get("sequences", ()))
+        self.standing = standing_at(known)
         self.planned = plan(
             lake.spark, self.settings, profiles, known, full=self.full, newest=partial(newest_event, lake)
         )
@@ -131,7 +134,9 @@ class _Explained:
         mine = [m.sequence_digest for m in group.profile.modalities if m.sequence_digest in planned]
         last = None if self.full else last_checked(self.known.get("prefixes", ()), group, self.end_us)
         coming = _together([self.coming[one] for one in mine])
-        dirty = dirty_users(self.lake, group, end=self.end_us, checked=last, coming=coming)
+        dirty = dirty_users(
+            self.lake, group, end=self.end_us, checked=last, standing=self.standing, coming=coming
+        )
         replaced = any(planned[one].increment.replaces for one in mine)
         users, why = (None, "a source is read whole and replaced") if replaced else (dirty.users, dirty.why)
         known = behaviour(self.lake, group.profile).select(S.USER)

@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +12,8 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import InputDataError, LakeError
 from qanchor_plugin.extras import require
-from qanchor_plugin.prefix_store.pushed_table import TABLE as PUSHED
-from qanchor_plugin.prefix_store.pushed_table import pushes_wait
 from spark_jobs.fold_rows import folded
-from spark_jobs.ledger import lake_folder, opened, record, tables_of
+from spark_jobs.ledger import lake_folder, record, tables_of, undisturbed
 from spark_jobs.lock import only_run
 from spark_jobs.retention import EMBEDDINGS, PREFIXES, Rule, retire
 from spark_jobs.runs import FAILED, SUCCEEDED, RunClock
@@ -90,9 +87,9 @@ def maintain(settings: Settings, plan: MaintainPlan | None = None) -> MaintainRe
     with only_run(folder, clock.run):
         fault = ""
         try:
-            for name in tables_of(folder):
-                with pushes_wait(folder) if name == PUSHED else nullcontext():
-                    report.tables[name] = _one(name, opened(folder, name), settings, plan)
+            for name, table in tables_of(folder).items():
+                with undisturbed(table):
+                    report.tables[name] = _one(name, table, settings, plan)
         except LakeError as error:
             fault = f"{type(error).__name__}: {error}"
             raise

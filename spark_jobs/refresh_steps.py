@@ -17,7 +17,7 @@ from qanchor_plugin.errors import QAnchorError
 from qanchor_plugin.identity import digest
 from spark_jobs import build_prefixes, build_sequences, embed_scenarios, encode_events, pushed
 from spark_jobs.build_sequences import told_why
-from spark_jobs.dirty import CHECKED, EVERYONE, checked_now, dirty_users, last_checked, positions
+from spark_jobs.dirty import CHECKED, EVERYONE, checked_now, dirty_users, last_checked, standing_at
 from spark_jobs.dirty import counted as reasons_of
 from spark_jobs.due import counted as answers_of
 from spark_jobs.due import wanted_answers
@@ -35,6 +35,7 @@ from spark_jobs.runs import (
     newest_event,
     write_runs,
 )
+from spark_jobs.sources import Batch
 from spark_jobs.tables import Lake
 
 Rows = TypeVar("Rows", DataFrame, DataFrame | None)
@@ -78,7 +79,7 @@ class Run:
         self.batches: dict[str, str] = {}
         self._job, self._began = "sequences", clock.seconds
         self._known = consumed_versions(lake)
-        self._seen: dict[str, dict[str, int]] = {}
+        self._standing: dict[str, Batch] = {}
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -114,9 +115,7 @@ class Run:
             JobRow(job="sequences", source_versions=versions, counts=counts, message=told_why(planned))
         )
         self._done(JobRow(job="texts", counts={"new": num_texts}))
-        self._seen = positions(
-            consumed(lake, [*self._known.get("sequences", ()), versions]) if planned else known
-        )
+        self._standing = standing_at(known) | {one.modality.sequence_digest: one.batch for one in planned}
 
     def pushed(self) -> None:
         """Pushed events that the sequences hold now are pushed events no more."""
@@ -147,7 +146,7 @@ class Run:
 
         def build(group: AskedGroup) -> dict[str, Any]:
             last = None if self.full else last_checked(self._known.get("prefixes", ()), group, self.end_us)
-            dirty = dirty_users(self.lake, group, end=self.end_us, checked=last)
+            dirty = dirty_users(self.lake, group, end=self.end_us, checked=last, standing=self._standing)
             with held(dirty.users) as users:
                 reasons = None if users is None else reasons_of(users)
                 built = build_prefixes.build(
@@ -163,10 +162,13 @@ class Run:
                 return built | {"reasons": reasons if users is not None else {EVERYONE: built["users"]}}
 
         def record(group: AskedGroup) -> dict[str, str]:
-            return {CHECKED + group.name: checked_now(group, self.end_us, self._seen).to_json()}
+            return {CHECKED + group.name: checked_now(group, self.end_us, self._standing).to_json()}
 
         tables = ("behaviour_sequences", "profile_rows", "changed_users")
-        parts = lambda group: [group.profile.digest, group.engine.prefix_digest]  # noqa: E731
+
+        def parts(group: AskedGroup) -> list[str]:
+            return [group.profile.digest, group.engine.prefix_digest]
+
         self._each(groups, build, tables, parts, record)
 
     def embeddings(self, groups: Sequence[AskedGroup]) -> None:

@@ -51,6 +51,15 @@ class Consumed:
     recorded: Batch | None = None
     fingerprint: str = ""
 
+    @property
+    def standing(self) -> Batch | None:
+        """The table that the lake has rows of, from its first version to the last; None where it has none."""
+        table = (
+            self.recorded.table if self.recorded is not None else next((b.table for b in self.batches), None)
+        )
+        newest = None if table is None else self.newest(table)
+        return None if table is None or newest is None else Batch(table=table, first=0, last=newest)
+
     def newest(self, table: str) -> int | None:
         """The last version of this table that is in the lake; None where that cannot be told.
 
@@ -107,7 +116,8 @@ def increment(
     if not full and consumed.batches:
         read = _delta if now.location else _other
         return read(spark, source, consumed, now)
-    number = now.number if now.location else (consumed.newest(now.table) or 0)
+    newest = consumed.newest(now.table)
+    number = now.number if now.location else (0 if newest is None else newest + 1)
     return _read(
         spark,
         source,

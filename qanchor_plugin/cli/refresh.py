@@ -81,14 +81,15 @@ def explained(repo: Path | None, end: str | None, full: bool, scenarios: list[st
 
 def lines_of(told: dict[str, Any]) -> Iterator[str]:
     """The explanation as lines for people."""
-    yield f"a refresh to {told['end']}{', full' if told['full'] else ''}, would do (nothing was written):"
+    yield f"a {'full ' if told['full'] else ''}refresh to {told['end']} would do (nothing was written):"
     for name, source in told["sources"].items():
         yield f"  source {name}: {_source_line(source)}"
     for encoder, num in told["texts"].items():
         yield f"  texts to encode ({encoder[:12]}): {num}"
     for name, look in told["prefixes"].items():
-        why = f" ({look['why']})" if "why" in look else ""
-        yield f"  users to look at, {name}: {look['users']} {_reasons(look['reasons'])}{why}"
+        why = f": {look['why']}" if "why" in look else ""
+        reasons = f" ({_reasons(look['reasons'])})" if look["reasons"] else ""
+        yield f"  users to look at, {name}: {look['users']}{reasons}{why}"
     for name, made in told["embeddings"].items():
         yield f"  answers to make at most, {name}: {made['answers']}"
         for scenario, reasons in made["scenarios"].items():

@@ -38,6 +38,7 @@ class Settings:
         spark_embeds_on: whether jobs embed on their ``executors`` or through the ``workers``.
         spark_gpus: GPUs of each task that runs the engine, by a stage-level resource profile; 0 is none.
         spark_task_cpus: cores of each such task; 0 is Spark's own ``spark.task.cpus``.
+        max_misses_per_second: users a second whose misses are computed online; 0 is without limit.
     """
 
     lake: str
@@ -58,6 +59,7 @@ class Settings:
     spark_embeds_on: str = "executors"
     spark_gpus: int = 0
     spark_task_cpus: int = 0
+    max_misses_per_second: float = 0.0
 
     def __post_init__(self) -> None:
         faults = []
@@ -65,8 +67,9 @@ class Settings:
             faults.append(f"on_miss is {self.on_miss!r}; accepted are {list(ON_MISS)}.")
         if not 0 <= self.max_bad_row_share <= 1:
             faults.append(f"max_bad_row_share is {self.max_bad_row_share}; it is a share, 0 to 1.")
-        if not self.look_back_days >= 0:
-            faults.append(f"look_back_days is {self.look_back_days}; it must be 0 or more.")
+        for name in ("look_back_days", "max_misses_per_second"):
+            if not getattr(self, name) >= 0:
+                faults.append(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if self.device not in ("auto", "cpu", "cuda"):
             faults.append(f"device is {self.device!r}; accepted are auto, cpu and cuda.")
         for name in ("max_compute_ms", "user_buckets", "users_per_batch", "pushed_days"):

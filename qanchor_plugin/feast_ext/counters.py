@@ -14,7 +14,7 @@ MISSES = Counter(
 )
 BACKEND_FAILURES = Counter(
     "qanchor_backend_failures",
-    "Requests whose misses the backend did not answer: over budget, all slots busy, or an error.",
+    "Requests whose misses the backend did not answer: over budget or rate, all slots busy, or an error.",
     ["reason"],
 )
 COALESCED = Counter(

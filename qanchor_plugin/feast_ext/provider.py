@@ -18,6 +18,7 @@ from qanchor_plugin.declare import Settings
 from qanchor_plugin.feast_ext import on_demand
 from qanchor_plugin.feast_ext.declarations import is_anchor, settings_from_config
 from qanchor_plugin.feast_ext.engine_freeze import store_opened
+from qanchor_plugin.feast_ext.miss_rate import RateLimitedMisses
 from qanchor_plugin.feast_ext.online_misses import MissAnswerer
 from qanchor_plugin.feast_ext.online_read import AnchorReader, reading_anchors
 from qanchor_plugin.feast_ext.online_write import OnlineWriter, naming_the_store
@@ -83,7 +84,8 @@ class QAnchorProvider(PassthroughProvider):
     def online_store(self) -> Any:  # type: ignore[override]  # Feast gives its property no type
         """The configured online store, its reads answering anchor views; None when there is none."""
         if self._anchor_store is None and self.repo_config.online_store is not None:
-            reader = AnchorReader(self.settings, self.lake_reader, self.misses, self.write_back, self.pushes)
+            misses = RateLimitedMisses(self.misses, per_second=self.settings.max_misses_per_second)
+            reader = AnchorReader(self.settings, self.lake_reader, misses, self.write_back, self.pushes)
             store = get_online_store_from_config(self.repo_config.online_store)
             self._anchor_store = reading_anchors(store, reader)
         return self._anchor_store

@@ -93,16 +93,6 @@ def alone(path: str) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def pushes_wait(lake: Path) -> Iterator[None]:
-    """Within the block nobody pushes: for jobs that rewrite or look through the table's files."""
-    if not (lake / TABLE).is_dir():
-        yield
-        return
-    with alone(str(lake / TABLE)):
-        yield
-
-
 def _committed(path: str, rows: pa.Table) -> None:
     """The rows are committed; a writer that knows no lock of ours (an OPTIMIZE) is outwaited."""
     deltalake = require("deltalake", purpose="Pushing events")

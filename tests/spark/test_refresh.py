@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.identity import text_id
-from spark_jobs.dirty import positions
+from spark_jobs.dirty import standing_at
 from spark_jobs.failures import named_failures
 from spark_jobs.point_in_time import ExtraQueries, embed_at
 from spark_jobs.refresh import refresh
@@ -155,9 +155,9 @@ def test_job_runs_say_what_is_complete_to_when(daily: World) -> None:
 
 def test_a_run_killed_before_its_record_is_not_counted_twice(spark: SparkSession, daily: World) -> None:
     """Rows carry their batch, so what was consumed is known without ``job_runs``."""
-    without_runs = positions(consumed(lake_of(daily), []))
+    without_runs = standing_at(consumed(lake_of(daily), []))
     profile = daily.declarations.profiles["shopper"]
-    assert {m.name: max(without_runs[m.sequence_digest].values()) for m in profile.modalities} == {
+    assert {m.name: without_runs[m.sequence_digest].last for m in profile.modalities} == {
         "purchases": 2, "card": 0,
     }  # fmt: skip
 
