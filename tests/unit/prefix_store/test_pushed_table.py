@@ -12,7 +12,7 @@ from qanchor_plugin.errors import LakeError
 from qanchor_plugin.identity import text_id
 from qanchor_plugin.prefix_store.forgotten import ForgottenUsers
 from qanchor_plugin.prefix_store.pushed import PushedEvents, PushedMark
-from qanchor_plugin.prefix_store.pushed_table import MAX_FILES, TABLE, append, pushes_wait, remove
+from qanchor_plugin.prefix_store.pushed_table import MAX_FILES, TABLE, alone, append, remove
 
 DIGEST = "d" * 32
 
@@ -126,7 +126,7 @@ def test_a_lake_that_cannot_be_written_keeps_nothing_and_says_so(tmp_path: Path)
 def test_while_a_job_rewrites_the_table_a_push_waits_and_the_forgotten_stay_out(tmp_path: Path):
     path = f"{tmp_path}/{TABLE}"
     append(path, [event(1)])
-    with pushes_wait(tmp_path):
+    with alone(path):
         late = threading.Thread(target=append, args=(path, [event(1), event(2)]))
         late.start()
         late.join(timeout=0.3)
