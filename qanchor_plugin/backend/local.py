@@ -226,7 +226,7 @@ class LocalBackend:
                 self.counts["kv_prefilled"] += 1
                 found[entry.user] = entry.with_kv(kept)
             if kept is not None or entry.user not in had:
-                self.store.put(found[entry.user], loaded.policy)
+                self.store.put(found[entry.user], loaded.policy, known=entry.user in had)
 
     def _engine(self, ask: Ask) -> LoadedEngine:
         with self._lock:

@@ -81,9 +81,15 @@ class TieredPrefixes:
                 self._hold(entry, policy, on_disk=tier == "delta")
         return found
 
-    def put(self, entry: PrefixEntry, policy: KVPolicy) -> None:
-        """A prefix computed now is held in memory and on the disk, keys and values where they pay."""
-        self._hold(entry, policy, on_disk=True)
+    def put(self, entry: PrefixEntry, policy: KVPolicy, *, known: bool = False) -> None:
+        """What was computed now is held in memory and on the disk, keys and values where they pay.
+
+        Args:
+            entry: a new prefix, or one of :meth:`get_many` that has got keys and values since.
+            policy: where they pay.
+            known: the prefix itself came from a tier: the disk has it, with as much as pays there or without.
+        """
+        self._hold(entry, policy, on_disk=not known or self._pays_on_disk(entry, policy))
 
     def forget(self, users: Iterable[bytes]) -> int:
         """No prefix of these users is in memory or on this machine's disk; how many were. Delta's rows are
@@ -127,11 +133,13 @@ class TieredPrefixes:
 
     def _hold(self, entry: PrefixEntry, policy: KVPolicy, *, on_disk: bool) -> None:
         self.memory.put(entry)
-        if self.disk is None or not on_disk:
-            return
+        if self.disk is not None and on_disk:
+            self.disk.put(entry if self._pays_on_disk(entry, policy) else entry.with_kv(None))
+
+    @staticmethod
+    def _pays_on_disk(entry: PrefixEntry, policy: KVPolicy) -> bool:
         kv = entry.kv
-        pays = kv is not None and policy.loads("disk", kv.kept.scheme, len(entry.tokens))
-        self.disk.put(entry if pays else entry.with_kv(None))
+        return kv is not None and policy.loads("disk", kv.kept.scheme, len(entry.tokens))
 
     def _count(self, tier: str, num_bytes: int, *outcomes: str) -> None:
         with self._lock:

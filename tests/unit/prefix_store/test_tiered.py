@@ -68,6 +68,20 @@ def test_what_no_tier_has_is_absent_and_what_is_put_is_held(store):
     assert store.counts["disk", "miss"] == store.counts["delta", "miss"] == 1
 
 
+def test_the_disk_is_not_written_again_for_keys_that_do_not_pay_there(store):
+    costly = constants(tiers={"memory": constants().tiers["memory"]})
+    memory_alone = KVPolicy(mode="auto", schemes=("bf16",), kv_digest=ENGINE, calibration=costly)
+    store.put(entry(), memory_alone)
+    path = store.disk.path_of(b"u1", "p1")
+    written = path.stat().st_ino
+    store.put(entry().with_kv(kept(scheme="bf16")), memory_alone, known=True)
+    assert path.stat().st_ino == written
+    assert store.disk.get(b"u1", "p1").kv is None
+    assert got(store, policy=memory_alone)[b"u1"][1].kv is not None, "memory has them"
+    store.put(entry().with_kv(kept()), ALWAYS, known=True)
+    assert store.disk.get(b"u1", "p1").kv is not None
+
+
 def test_forget_drops_memory_and_disk(store):
     store.put(entry(b"u1"), ALWAYS)
     store.put(entry(b"u2"), ALWAYS)
