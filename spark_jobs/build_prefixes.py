@@ -12,14 +12,16 @@ from pyspark.sql import functions as F
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Profile, Settings
 from qanchor_plugin.identity import prefix_identity
-from qanchor_plugin.prefix_store import entry_to_row, make_entry
+from qanchor_plugin.prefix_store import KVPolicy, entry_to_row, kv_policy, make_entry
 from qanchor_plugin.sequence import UserSlice, slice_at
-from spark_jobs.engines import AskedGroup, EngineRef
+from spark_jobs.engines import AskedGroup, EngineRef, engine_on_driver
 from spark_jobs.progress import Progress, stage
 from spark_jobs.tables import Lake
 from spark_jobs.users import behaviour, by_user, histories, num_users, user_batches
 
 _STOOD = "stood"
+_RUN_BYTES = 32 << 20
+_USERS_PER_PREFILL = 16
 _Batches = Iterator[pa.RecordBatch]
 
 
@@ -43,7 +45,8 @@ def build(
     stood = newest_prefixes(lake, group, end=end).select(S.USER, F.col(S.PREFIX_ID).alias(_STOOD))
     ready = by_user(rows.join(stood, on=S.USER, how="left"), users, settings.users_per_batch)
     with stage(lake.spark, progress, f"prefixes of {group.profile.name}", users) as done:
-        make = _builder(group, settings.users_per_batch, end, run, vectors, done)
+        policy = kv_policy(settings, engine_on_driver(group.engine.name, group.engine.device))
+        make = _builder(group, settings.users_per_batch, end, run, vectors, done, policy)
         made = ready.mapInArrow(make, lake.schema("user_prefixes")).persist(StorageLevel.DISK_ONLY)
         try:
             written = made.count()
@@ -77,7 +80,13 @@ def prefix_id_of(group: AskedGroup, visible_digest: str) -> str:
 
 
 def _builder(
-    group: AskedGroup, users_per_batch: int, end: int, run: str, vectors: str, done: Accumulator[int]
+    group: AskedGroup,
+    users_per_batch: int,
+    end: int,
+    run: str,
+    vectors: str,
+    done: Accumulator[int],
+    policy: KVPolicy,
 ) -> Callable[[_Batches], _Batches]:
     schema = S.USER_PREFIXES
 
@@ -88,11 +97,26 @@ def _builder(
             changed = [
                 one for one in slices if prefix_id_of(group, one.visible_digest) != facts[one.user][_STOOD]
             ]
-            made = list(_prefix_rows(changed, group, facts, end=end, run=run, vectors=vectors))
+            made = _prefix_rows(changed, group, facts, end=end, run=run, vectors=vectors, policy=policy)
+            for part in _by_bytes(made):
+                yield from pa.Table.from_pylist(part, schema=schema).to_batches()
             done.add(len(slices))
-            yield from pa.Table.from_pylist(made, schema=schema).to_batches()
 
     return make
+
+
+def _by_bytes(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows in runs of at most ``_RUN_BYTES`` (one row at least): keys and values are megabytes a user."""
+    run: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        run.append(row)
+        size += len(row[S.TOKENS]) + len(row[S.KV] or b"")
+        if size >= _RUN_BYTES:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
 
 
 def _facts(rows: pa.Table) -> dict[bytes, dict[str, Any]]:
@@ -111,6 +135,7 @@ def _prefix_rows(
     end: int,
     run: str,
     vectors: str,
+    policy: KVPolicy,
 ) -> Iterator[dict[str, Any]]:
     if not slices:
         return
@@ -119,7 +144,10 @@ def _prefix_rows(
     ref = group.engine
     engine = engine_of(ref.name, ref.device, ref.digest)
     prefixes = engine.build_prefixes(slices, snapshot_at(vectors))
-    for one, prefix in zip(slices, prefixes, strict=True):
+    kept: list[Any] = []
+    for row, (one, prefix) in enumerate(zip(slices, prefixes, strict=True)):
+        if row % _USERS_PER_PREFILL == 0:
+            kept = policy.prefill(engine, prefixes[row : row + _USERS_PER_PREFILL], "delta")
         entry = make_entry(
             user=one.user,
             prefix_id=prefix_id_of(group, one.visible_digest),
@@ -130,7 +158,7 @@ def _prefix_rows(
             tokens_dtype=engine.token_dtype,
             positions=prefix.positions,
         )
-        yield entry_to_row(entry) | {
+        yield entry_to_row(entry.with_kv(kept[row % _USERS_PER_PREFILL])) | {
             S.PROFILE: group.profile.name,
             S.USER_KEY: one.user_key,
             S.USER_BUCKET: facts[one.user][S.USER_BUCKET],

@@ -1,9 +1,8 @@
 """The backend in this very process: lake reads through delta-rs, the engine on this machine's device."""
 
-import itertools
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from qanchor_plugin.backend.engines import shared_engine
@@ -13,11 +12,17 @@ from qanchor_plugin.backend.vectors import OnlineVectors, vector_folder
 from qanchor_plugin.declare import Profile, Settings
 from qanchor_plugin.errors import BackendError
 from qanchor_plugin.identity import embedding_id, prefix_identity, scenario_identity
-from qanchor_plugin.prefix_store import DeltaTier, LakeTables, MemoryTier, PrefixEntry, make_entry
+from qanchor_plugin.prefix_store import (
+    KVPolicy,
+    LakeTables,
+    PrefixEntry,
+    TieredPrefixes,
+    kv_policy,
+    make_entry,
+)
 from qanchor_plugin.sequence import UserSlice, slice_at
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 
-DEFAULT_PREFIX_BYTES = 256 * 1024 * 1024
 MAX_PREPARED_QUERIES = 1024
 
 
@@ -27,10 +32,12 @@ class LocalBackend:
     Args:
         settings: the feature repo's.
         tables: the lake; made from the settings when not given.
-        max_prefix_bytes: bound of the memory tier.
+        max_prefix_bytes: bound of the memory tier; None is the settings'.
 
     Attributes:
-        counts: ``prefix_memory``, ``prefix_delta`` and ``prefix_built``: where prefixes came from;
+        store: the tiers that hold prefixes.
+        counts: ``prefix_memory``, ``prefix_disk``, ``prefix_delta`` and ``prefix_built``: where prefixes came
+            from; ``kv_loaded`` and ``kv_prefilled``: where the keys and values that are kept did;
             ``unknown_user``.
     """
 
@@ -39,13 +46,13 @@ class LocalBackend:
         settings: Settings,
         *,
         tables: LakeTables | None = None,
-        max_prefix_bytes: int = DEFAULT_PREFIX_BYTES,
+        max_prefix_bytes: int | None = None,
     ) -> None:
         self.settings = settings
         self.tables = tables or LakeTables(settings.lake)
         self.reader = LakeReader(self.tables)
-        self.memory = MemoryTier(max_prefix_bytes)
-        self.delta = DeltaTier(self.tables)
+        self.store = TieredPrefixes(settings, self.tables, max_bytes=max_prefix_bytes)
+        self.memory, self.delta = self.store.memory, self.store.delta
         self.counts: Counter[str] = Counter()
         self._engines: dict[str, _LoadedEngine] = {}
         self._lock = threading.Lock()
@@ -82,6 +89,10 @@ class LocalBackend:
                         answers[start + row][place] = answer
         return answers
 
+    def forget(self, users: Sequence[bytes]) -> int:
+        """No prefix of these users is in this process's memory or on this machine's disk; how many were."""
+        return self.store.forget(users)
+
     def _embed_batch(
         self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask]
     ) -> Iterator[tuple[int, list[Answer]]]:
@@ -95,7 +106,8 @@ class LocalBackend:
         entries = self._prefixes(loaded, profile, slices)
         prefixes = [loaded.as_prefix(entry) for entry in entries]
         queries = [loaded.prepared(ask) for ask in asked]
-        vectors = loaded.embed(prefixes, [query for query, _ in queries], [cutoff] * len(prefixes))
+        kept = [None if entry.kv is None else entry.kv.kept for entry in entries]
+        vectors = loaded.embed(prefixes, [query for query, _ in queries], [cutoff] * len(prefixes), kept=kept)
         row_of = {user: row for row, user in enumerate(users)}
         day = cutoff // MICROS_PER_DAY if loaded.engine.suffix_knows_time else None
         for entry, embedded in zip(entries, vectors, strict=True):
@@ -116,19 +128,29 @@ class LocalBackend:
     def _prefixes(
         self, loaded: "_LoadedEngine", profile: Profile, slices: Sequence[UserSlice]
     ) -> list[PrefixEntry]:
-        """Each slice's prefix: from memory, else from Delta, else built now."""
+        """Each slice's prefix: from memory, this machine's disk, Delta, or built now; with keys and values
+        where they pay."""
         asked = [(one.user, loaded.prefix_id(profile, one)) for one in slices]
-        found = {user: self.memory.get(user, prefix_id) for user, prefix_id in asked}
-        self.counts["prefix_memory"] += sum(entry is not None for entry in found.values())
-        missing = [(user, prefix_id) for user, prefix_id in asked if found[user] is None]
-        stored = self.delta.get_many(profile.name, missing)
-        self.counts["prefix_delta"] += len(stored)
-        build = [one for one in slices if found[one.user] is None and one.user not in stored]
+        had = self.store.get_many(profile.name, asked, loaded.policy)
+        for tier, entry in had.values():
+            self.counts[f"prefix_{tier}"] += 1
+            self.counts["kv_loaded"] += entry.kv is not None
+        build = [one for one in slices if one.user not in had]
         self.counts["prefix_built"] += len(build)
-        for entry in itertools.chain(stored.values(), loaded.build(profile, build)):
-            self.memory.put(entry)
-            found[entry.user] = entry
-        return [kept for user, _ in asked if (kept := found[user]) is not None]
+        found = {user: entry for user, (_, entry) in had.items()}
+        found |= {entry.user: entry for entry in loaded.build(profile, build)}
+        self._keep(loaded, found, had)
+        return [found[user] for user, _ in asked]
+
+    def _keep(self, loaded: "_LoadedEngine", found: dict[bytes, PrefixEntry], had: Collection[bytes]) -> None:
+        """New prefixes are held, and keys and values that were worth holding and were in no tier."""
+        bare = [entry for entry in found.values() if entry.kv is None]
+        for entry, kept in zip(bare, loaded.prefill(bare), strict=True):
+            if kept is not None:
+                self.counts["kv_prefilled"] += 1
+                found[entry.user] = entry.with_kv(kept)
+            if kept is not None or entry.user not in had:
+                self.store.put(found[entry.user], loaded.policy)
 
     def _engine(self, ask: Ask) -> "_LoadedEngine":
         with self._lock:
@@ -145,15 +167,17 @@ class LocalBackend:
     def _load(self, name: str) -> "_LoadedEngine":
         engine = shared_engine(name, self.settings.device)
         folder = vector_folder(self.settings.lake, engine.encoder_id)
-        return _LoadedEngine(engine, OnlineVectors(folder, self.reader, engine))
+        vectors = OnlineVectors(folder, self.reader, engine)
+        return _LoadedEngine(engine, vectors, kv_policy(self.settings, engine))
 
 
 class _LoadedEngine:
     """An engine with its vectors and the queries it has tokenised; one forward at a time."""
 
-    def __init__(self, engine: Any, vectors: OnlineVectors) -> None:
+    def __init__(self, engine: Any, vectors: OnlineVectors, policy: KVPolicy) -> None:
         self.engine = engine
         self.vectors = vectors
+        self.policy = policy
         self._lock = threading.Lock()
         self._prepared: OrderedDict[tuple[str, str | None], tuple[Any, str | None]] = OrderedDict()
 
@@ -223,7 +247,18 @@ class _LoadedEngine:
         digest = None if soft_prompt is None else soft_prompt.digest
         return self.engine.prepare_query(ask.query, soft_prompt), digest
 
-    def embed(self, prefixes: Sequence[Any], queries: Sequence[Any], cutoffs: Sequence[int]) -> Any:
+    def prefill(self, entries: Sequence[PrefixEntry]) -> list[Any]:
+        """Keys and values of those that memory or disk should hold them of, None for the others."""
+        with self._lock:
+            return list(
+                self.policy.prefill(
+                    self.engine, [self.as_prefix(entry) for entry in entries], "memory", "disk"
+                )
+            )
+
+    def embed(
+        self, prefixes: Sequence[Any], queries: Sequence[Any], cutoffs: Sequence[int], *, kept: Sequence[Any]
+    ) -> Any:
         """(P, Q, 128) float32."""
         with self._lock:
-            return self.engine.embed(prefixes, queries, cutoffs)
+            return self.engine.embed(prefixes, queries, cutoffs, kept=kept)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import typer
 
 from qanchor_plugin.cli import (
+    calibrate,
+    capacity,
     doctor,
     embed,
     evaluate,
@@ -55,6 +57,8 @@ app.command("pairs", epilog=pairs.EXAMPLES)(pairs.pairs)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
+app.command("plan", epilog=capacity.EXAMPLES)(capacity.plan)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 

@@ -10,6 +10,8 @@ from qanchor_plugin.declare.checks import raise_faults, reject_unknown_keys
 from qanchor_plugin.errors import DeclarationError
 
 ON_MISS = ("compute", "null", "error")
+KV_MODES = ("auto", "never", "always")
+KV_SCHEMES = ("auto", "bf16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,13 @@ class Settings:
         user_buckets: partitions of users in the lake (default 1: few large files).
         max_bad_row_share: a job stops above this share of unusable source rows (0 to 1).
         users_per_batch: users whose prefixes are built in one engine call.
+        kv: keys and values beside the soft tokens: ``auto`` (where ``qanchor calibrate`` found that loading
+            them is quicker than a prefill), ``never`` or ``always``.
+        kv_scheme: ``bf16``, ``int8``, or ``auto``: the first of them that pays.
+        calibration: file of this machine's constants; None is ``<lake>/_calibration/<machine>.json``.
+        prefix_memory_bytes: bound of the memory tier of prefixes, a process.
+        prefix_folder: folder of the disk tier, on a local disk; None has none.
+        prefix_folder_bytes: bound of the disk tier, all processes together.
     """
 
     lake: str
@@ -43,6 +52,12 @@ class Settings:
     user_buckets: int = 1
     max_bad_row_share: float = 0.01
     users_per_batch: int = 64
+    kv: str = "auto"
+    kv_scheme: str = "auto"
+    calibration: str | None = None
+    prefix_memory_bytes: int = 256 * 1024 * 1024
+    prefix_folder: str | None = None
+    prefix_folder_bytes: int = 10 * 1024 * 1024 * 1024
 
     def __post_init__(self) -> None:
         faults = []
@@ -52,6 +67,13 @@ class Settings:
             faults.append(f"max_bad_row_share is {self.max_bad_row_share}; it is a share, 0 to 1.")
         if self.device not in ("auto", "cpu", "cuda"):
             faults.append(f"device is {self.device!r}; accepted are auto, cpu and cuda.")
+        if self.kv not in KV_MODES:
+            faults.append(f"kv is {self.kv!r}; accepted are {list(KV_MODES)}.")
+        if self.kv_scheme not in KV_SCHEMES:
+            faults.append(f"kv_scheme is {self.kv_scheme!r}; accepted are {list(KV_SCHEMES)}.")
+        for name in ("prefix_memory_bytes", "prefix_folder_bytes"):
+            if getattr(self, name) < 0:
+                faults.append(f"{name} is {getattr(self, name)}; it is a number of bytes, 0 or more.")
         for name in ("max_compute_ms", "user_buckets", "users_per_batch"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}; it must be 1 or more.")
@@ -77,6 +99,9 @@ class Settings:
         values = dict(given)
         values["lake"] = _absolute(str(values["lake"]), repo_path)
         values["log_folder"] = _absolute(str(values.get("log_folder", "logs")), repo_path)
+        for name in ("calibration", "prefix_folder"):
+            if values.get(name) is not None:
+                values[name] = _absolute(str(values[name]), repo_path)
         if "engine" in values and (repo_path / str(values["engine"])).is_dir():
             values["engine"] = str((repo_path / str(values["engine"])).resolve())
         if "on_miss" in values and values["on_miss"] is None:

@@ -1,8 +1,11 @@
 """What an engine asks of a backbone, and the wrapper around a transformers causal LM.
 
-Shape letters: B users, S new tokens, P cached tokens, C token width, W hidden width, H heads, D head width.
+Shape letters: B users, S new tokens, P cached tokens, C token width, W hidden width, H heads, D head width,
+N layers, L prefix tokens, R rotated channels of a head.
 """
+# ruff: noqa: N815  (fields carry shape suffixes, like all tensors here)
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +18,42 @@ KV = list[Tensor]
 This is what serving stores; token P is always the second axis from the end."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CacheShape:
+    """What a backbone's cache is made of: derived tensors, then key and value of each layer in turn.
+
+    Attributes:
+        num_derived: leading tensors that follow from the soft tokens and need not be stored.
+        num_layers, num_key_heads, num_value_heads, head_dim: of the rest.
+        key_bias_NHD: float32 bias that every key carries before RoPE; zeros without one.
+    """
+
+    num_derived: int
+    num_layers: int
+    num_key_heads: int
+    num_value_heads: int
+    head_dim: int
+    key_bias_NHD: Tensor
+
+
 class Backbone(Protocol):
     """A causal model over rows of soft tokens."""
+
+    def cache_shape(self) -> CacheShape:
+        """How the cache is laid out, for storing it.
+
+        Raises:
+            EngineError: this backbone's keys cannot be stored.
+        """
+        ...
+
+    def rotation(self, positions_L: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (L, R/2) by which the first R channels of a key are rotated, halves paired."""
+        ...
+
+    def derived_cache(self, rows_BLC: Tensor) -> KV:
+        """The leading tensors of the cache, from the soft tokens alone."""
+        ...
 
     def encode(
         self,
@@ -62,6 +99,43 @@ class CausalLMBackbone(nn.Module):
     def embed_ids(self, ids: Tensor) -> Tensor:
         """Token ids (N,) to input embeddings (N, W)."""
         return self.model.get_input_embeddings()(ids)
+
+    def cache_shape(self) -> CacheShape:
+        """See :class:`Backbone`."""
+        base, config = self.model.base_model, self.model.config
+        layers = getattr(base, "layers", None)
+        if layers is None or not hasattr(base, "rotary_emb") or not hasattr(layers[0].self_attn, "k_proj"):
+            raise EngineError(
+                f"keys of a {type(base).__name__} cannot be stored: it is not built like Qwen2 (layers, "
+                "self_attn.k_proj, rotary_emb). Set 'kv: never'; its prefixes are prefilled each time."
+            )
+        heads = config.num_key_value_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        biases = [getattr(layer.self_attn.k_proj, "bias", None) for layer in layers]
+        normed = hasattr(layers[0].self_attn, "k_norm")
+        flat = [
+            torch.zeros(heads * width) if bias is None or normed else bias.detach().float().cpu()
+            for bias in biases
+        ]
+        return CacheShape(
+            num_derived=0,
+            num_layers=len(layers),
+            num_key_heads=heads,
+            num_value_heads=heads,
+            head_dim=width,
+            key_bias_NHD=torch.stack(flat).unflatten(1, (heads, width)),
+        )
+
+    def rotation(self, positions_L: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """See :class:`Backbone`."""
+        like = torch.zeros(1, dtype=dtype, device=positions_L.device)
+        cosine, sine = self.model.base_model.rotary_emb(like, positions_L.unsqueeze(0))
+        half = cosine.shape[-1] // 2
+        return cosine[0, :, :half], sine[0, :, :half]
+
+    def derived_cache(self, rows_BLC: Tensor) -> KV:
+        """See :class:`Backbone`: none."""
+        return []
 
     def encode(
         self,

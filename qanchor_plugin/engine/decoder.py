@@ -27,7 +27,7 @@ KINDS = ("qwen2", "llama")
 """Model types whose layers are built as here; others run through transformers."""
 MLP_ROWS = 384
 """Rows of one MLP step: its inner activations then stay in the caches."""
-PREFILL_TOKENS = 768
+PREFILL_TOKENS = 256
 """Most padded tokens of short prefixes that are read together; more is no faster (docs/engine-speed.md)."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

@@ -15,9 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from qanchor_plugin.engine.backbone import KV
 from qanchor_plugin.engine.build_prefix import restored
 from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.engine.features import age_features
+from qanchor_plugin.engine.kv import KeptKV
+from qanchor_plugin.engine.kv_codec import decode
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.prefix import DAY_OFFSET, Prefix, day_number
 from qanchor_plugin.engine.suffix import Packed, PreparedQuery, pack, packs
@@ -33,8 +36,14 @@ def embed_packed(
     prefixes: Sequence[Prefix],
     queries: Sequence[PreparedQuery],
     cutoffs: Sequence[int],
+    *,
+    kept: Sequence[KeptKV | None] | None = None,
 ) -> Float32:
-    """(P, Q, 128) float32, L2-normalised, in the order given."""
+    """(P, Q, 128) float32, L2-normalised, in the order given.
+
+    Args:
+        kept: stored keys and values of each prefix, or None where it is to be prefilled.
+    """
     config, device = modules.config, _device(modules)
     out = np.zeros((len(prefixes), len(queries), config.embedding_dim), np.float32)
     if not len(prefixes) or not len(queries):
@@ -44,15 +53,31 @@ def embed_packed(
     packed = [pack([queries[n].rows for n in run], multiple=multiple).to(device) for run in runs]
     longest = max(len(one.query_S) for one in packed)
     padded = np.array([-(-len(one.tokens) // multiple) * multiple for one in prefixes])
-    chunks = _flat_chunks if modules.is_flat else _fixed_chunks
-    for chunk, size in chunks(modules, padded, longest):
-        length = int(padded[chunk].max())
-        batch = _Batch(modules, [prefixes[n] for n in chunk], [cutoffs[n] for n in chunk], length, size)
-        kv = modules.prefill(batch.rows, batch.positions, batch.valid)
-        for run, one in zip(runs, packed, strict=True):
-            answer = modules.answer(kv, batch.valid, one, batch.start, batch.age)
-            out[chunk[:, None], np.array(run)] = answer[: len(chunk)].cpu().numpy()
+    stored = [None] * len(prefixes) if kept is None else list(kept)
+    loaded = np.array([one is not None for one in stored])
+    for members in (np.flatnonzero(~loaded), np.flatnonzero(loaded)):
+        chunks = _flat_chunks if modules.is_flat else _fixed_chunks
+        for places, size in chunks(modules, padded[members], longest):
+            chunk = members[places]
+            rows = [int(chunk[min(row, len(chunk) - 1)]) for row in range(size)]
+            batch = _Batch(
+                modules, [prefixes[n] for n in rows], [cutoffs[n] for n in rows], int(padded[chunk].max())
+            )
+            kv = _read(modules, batch, [prefixes[n] for n in rows], [stored[n] for n in rows])
+            for run, one in zip(runs, packed, strict=True):
+                answer = modules.answer(kv, batch.valid, one, batch.start, batch.age)
+                out[chunk[:, None], np.array(run)] = answer[: len(chunk)].cpu().numpy()
     return out
+
+
+def _read(
+    modules: EngineModules, batch: "_Batch", prefixes: Sequence[Prefix], kept: Sequence[KeptKV | None]
+) -> KV:
+    """The prefixes' keys and values: all stored ones, or all prefilled."""
+    ready = [one for one in kept if one is not None]
+    if ready:
+        return decode(modules, ready, prefixes, batch.valid.shape[1])
+    return modules.prefill(batch.rows, batch.positions, batch.valid)
 
 
 def _flat_chunks(modules: EngineModules, lengths: Places, longest: int) -> Iterator[tuple[Places, int]]:
@@ -87,8 +112,8 @@ def rows_per_forward(config: EngineConfig, tokens: int, device: torch.device) ->
     """Users of one forward of fixed shape: what the token budget allows.
 
     A row's rounding follows the forward's shape. On a CPU every user has a forward alone: no byte of an
-    answer depends on who else is asked. On other devices the shape is
-    fixed in bfloat16, and in float32 smaller last batches differ by less than 1e-6.
+    answer depends on who else is asked. On other devices the shape is fixed in bfloat16, and in float32
+    smaller last batches differ by less than 1e-6.
     """
     if device.type == "cpu":
         return 1
@@ -127,7 +152,7 @@ def embed_one_by_one(
 
 
 class _Batch:
-    """Prefixes right-padded to (size, length); the rows beyond the given ones repeat the last."""
+    """Prefixes right-padded to one length."""
 
     def __init__(
         self,
@@ -135,12 +160,8 @@ class _Batch:
         prefixes: Sequence[Prefix],
         cutoffs: Sequence[int],
         length: int,
-        size: int,
     ) -> None:
-        config, device = modules.config, _device(modules)
-        last = len(prefixes) - 1
-        prefixes = [prefixes[min(row, last)] for row in range(size)]
-        cutoffs = [cutoffs[min(row, last)] for row in range(size)]
+        config, device, size = modules.config, _device(modules), len(prefixes)
         rows = torch.zeros(size, length, config.token_width, dtype=modules.compute_dtype)
         positions = torch.zeros(size, length, dtype=torch.int64)
         valid = torch.zeros(size, length, dtype=torch.bool)

@@ -1,11 +1,13 @@
 """What an engine is, as digests and sizes: the identity of everything it makes."""
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.engine.event_encoder import EventEncoder
+from qanchor_plugin.engine.kv import KV_LAYOUT
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.prefix import LAYOUT
 from qanchor_plugin.engine.weights import state_digest
@@ -23,6 +25,8 @@ _SUFFIX_KEYS = (
     "num_heads",
     "length_multiple",
 )
+
+_PROVENANCE = ("_name_or_path", "architectures", "transformers_version", "use_cache", "dtype")
 
 
 class EngineIdentity:
@@ -59,8 +63,19 @@ class EngineIdentity:
 
     @cached_property
     def kv_digest(self) -> str:
-        """Identity of stored keys and values: the prefix's and the backbone's weights."""
-        return digest("kv/1", self.prefix_digest, state_digest(self.modules.backbone.state_dict()))
+        """Identity of stored keys and values: the prefix's, the backbone's weights (an adapter's among
+        them) and its architecture, which equal weights do not tell (heads, norms, attention)."""
+        shape = [getattr(self.config, key) for key in ("num_layers", "num_heads", "length_multiple")]
+        weights = state_digest(self.modules.backbone.state_dict())
+        return digest("kv/2", self.prefix_digest, KV_LAYOUT, shape, self._architecture(), weights)
+
+    def _architecture(self) -> dict[str, Any] | None:
+        """The language model's own config without the names that only say where it came from."""
+        model = getattr(self.modules.backbone, "model", None)
+        if model is None:
+            return None
+        facts = json.loads(json.dumps(model.config.to_dict(), default=str))
+        return {key: value for key, value in facts.items() if key not in _PROVENANCE}
 
     @cached_property
     def projection_digest(self) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from qanchor_plugin.engine.backbone import KV
+from qanchor_plugin.engine.backbone import KV, CacheShape
 from qanchor_plugin.engine.config import EngineConfig
 
 
@@ -97,6 +97,29 @@ class MeaningBackbone(nn.Module):
     def layers(self) -> list[MeaningBlock]:
         """The blocks, in order."""
         return [block for block in self.blocks if isinstance(block, MeaningBlock)]
+
+    def cache_shape(self) -> CacheShape:
+        """See :class:`..backbone.Backbone`: meanings follow from the soft tokens, so are not stored."""
+        attention = [block.attention for block in self.layers]
+        heads = attention[0].num_heads - attention[0].num_meaning
+        biases = torch.stack([one.key.bias.detach().float().cpu() for one in attention])
+        return CacheShape(
+            num_derived=1,
+            num_layers=len(attention),
+            num_key_heads=heads,
+            num_value_heads=attention[0].num_heads,
+            head_dim=self.head_dim,
+            key_bias_NHD=biases.unflatten(1, (heads, self.head_dim)),
+        )
+
+    def rotation(self, positions_L: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """See :class:`..backbone.Backbone`."""
+        cosine, sine = _rotation(positions_L.unsqueeze(0), self.head_dim, self.rope_base, dtype)
+        return cosine[0, 0], sine[0, 0]
+
+    def derived_cache(self, rows_BLC: Tensor) -> KV:
+        """See :class:`..backbone.Backbone`: (B, 1, L, M), what meaning heads compare with."""
+        return [rows_BLC[:, :, self.width :].unsqueeze(1)]
 
     def encode(
         self,

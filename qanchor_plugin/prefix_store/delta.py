@@ -30,12 +30,15 @@ class DeltaTier:
         self._tables = tables
         self.num_corrupt = 0
 
-    def get_many(self, profile: str, asked: Sequence[tuple[bytes, str]]) -> dict[bytes, PrefixEntry]:
+    def get_many(
+        self, profile: str, asked: Sequence[tuple[bytes, str]], *, with_kv: bool = False
+    ) -> dict[bytes, PrefixEntry]:
         """Sound entries by user; users without one of the asked identity are absent.
 
         Args:
             profile: name of the profile (a partition).
             asked: (user, prefix identity) pairs, one a user.
+            with_kv: keys and values are read too; whoever uses them checks them.
 
         Raises:
             LakeError: the table is there and cannot be read.
@@ -48,7 +51,8 @@ class DeltaTier:
             & users_filter(list(wanted))
             & ds.field(S.PREFIX_ID).isin(list(set(wanted.values())))
         )
-        table = self._tables.read("user_prefixes", columns=_COLUMNS, where=where)
+        columns = (*_COLUMNS, S.KV_SCHEME, S.KV) if with_kv else _COLUMNS
+        table = self._tables.read("user_prefixes", columns=columns, where=where)
         as_of = table.schema.get_field_index(S.AS_OF)
         table = table.set_column(as_of, S.AS_OF, table[S.AS_OF].cast(pa.int64()))
         found: dict[bytes, PrefixEntry] = {}

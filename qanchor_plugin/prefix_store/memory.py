@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from qanchor_plugin.prefix_store.entry import PrefixEntry
 
@@ -50,6 +51,15 @@ class MemoryTier:
             self.held_bytes += entry.size_bytes
             while self.held_bytes > self.max_bytes:
                 self._drop(next(iter(self._entries)))
+
+    def forget(self, users: Iterable[bytes]) -> int:
+        """No entry of these users is held; how many were."""
+        gone = set(users)
+        with self._lock:
+            keys = [key for key in self._entries if key[0] in gone]
+            for key in keys:
+                self._drop(key)
+        return len(keys)
 
     def _drop(self, key: tuple[bytes, str]) -> None:
         gone = self._entries.pop(key, None)
