@@ -5,7 +5,7 @@ import sys
 
 from benchmarks import results
 
-BENCHMARKS = ("user_cost", "driver_memory", "commands")
+BENCHMARKS = ("user_cost", "driver_memory", "commands", "marginal", "peers")
 
 
 def main() -> int:
