@@ -72,9 +72,9 @@ def _measured(engine: Engine, prefix: int, repeats: int) -> tuple[float, float, 
     engine.keep(users[0])
     engine.more(drawn("query", NUM_QUERIES[-1], QUERY_TOKENS, 0))
     for number, user in enumerate(users):
-        prefills.append(_seconds(lambda user=user: engine.keep(user)))
+        prefills.append(_seconds(engine.keep, user))
         asked = [drawn("query", count, QUERY_TOKENS, number + 1) for count in NUM_QUERIES]
-        took = np.array([_seconds(lambda one=one: engine.more(one)) for one in asked])
+        took = np.array([_seconds(engine.more, one) for one in asked])
         slopes.append(float(np.polyfit(NUM_QUERIES, took, 1)[0]))
         fastest = np.minimum(fastest, took)
     slope = float(np.polyfit(NUM_QUERIES, fastest, 1)[0])
@@ -107,9 +107,9 @@ def _rows(dtype: str, prefix: int, prefill: float, slope: float, spread: float) 
     ]
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _seconds(call: Callable[[np.ndarray], object], asked: np.ndarray) -> float:
     started = time.perf_counter()
-    call()
+    call(asked)
     return time.perf_counter() - started
 
 

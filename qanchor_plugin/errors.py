@@ -90,3 +90,35 @@ class OnlineMissError(QAnchorError):
             "another version, and feature_store.yaml says 'on_miss: error'. Run feast materialize, or set "
             "on_miss to 'compute' or 'null'."
         )
+
+
+class OverloadedError(BackendError):
+    """A worker refused the request for want of room; nothing was computed.
+
+    Attributes:
+        retry_after_ms: when it is worth asking the same worker again; another may answer at once.
+    """
+
+    def __init__(self, message: str, *, retry_after_ms: int = 0) -> None:
+        self.retry_after_ms = retry_after_ms
+        super().__init__(message)
+
+
+class DrainingError(OverloadedError):
+    """A worker is about to end and takes no new requests: ask another."""
+
+
+class DeadlineError(BackendError):
+    """The time that the caller gave was over before the answer was there."""
+
+
+class UnauthenticatedError(BackendError):
+    """A worker does not know the caller: no token, or a wrong one."""
+
+
+class WrongEngineError(BackendError):
+    """The engine asked for is not the one that stands there."""
+
+
+class BrokenAnswerError(BackendError):
+    """A worker's answer is torn, incomplete or not a vector: nothing of it may be used."""

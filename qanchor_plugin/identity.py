@@ -81,4 +81,4 @@ def embedding_id(*, scenario: str, prefix: str, suffix_day: int | None) -> str:
 
 def is_of_scenario(embedding: str | None, scenario: str) -> bool:
     """Whether a stored embedding id was made by this very scenario version."""
-    return embedding is not None and embedding.split("-")[0] == scenario[:SCENARIO_DIGEST_CHARS]
+    return embedding is not None and embedding.partition("-")[0] == scenario[:SCENARIO_DIGEST_CHARS]

@@ -21,6 +21,7 @@ PREFIX_DIGEST = "prefix_digest"
 NUM_TOKENS, TOKENS, TOKENS_DTYPE, POSITIONS = "num_tokens", "tokens", "tokens_dtype", "positions"
 KV, KV_SCHEME, CONTENT_DIGEST = "kv", "kv_scheme", "content_digest"
 AS_OF, CUTOFF = "as_of", "cutoff"
+NEXT_CHANGE_AT = "next_change_at"
 SCENARIO, SCENARIO_ID, EMBEDDING, EMBEDDING_ID = (
     "scenario",
     "scenario_id",
@@ -28,6 +29,7 @@ SCENARIO, SCENARIO_ID, EMBEDDING, EMBEDDING_ID = (
     "embedding_id",
 )
 SERVED_AT = "served_at"
+PUSHED_AT, PUSHED_ROW, GROUP_TEXTS = "pushed_at", "pushed_row", "group_texts"
 QUERY, ANSWER, KIND, TOPIC, EVIDENCE, GENERATOR = "query", "answer", "kind", "topic", "evidence", "generator"
 ALTERNATIVES, SHARD, HELD_OUT = "alternatives", "shard", "held_out"
 JOB, RUN, STATE, STARTED_AT, ENDED_AT = "job", "run", "state", "started_at", "ended_at"
@@ -79,6 +81,12 @@ PROFILE_ROWS = pa.schema(
     ]
 )
 
+CHANGED_USERS = pa.schema(
+    [(MODALITY_DIGEST, pa.string()), (USER, pa.binary()), (USER_BUCKET, pa.int32()), (BATCH, pa.string())]
+)
+"""Users of whom a batch took or changed events, for no row may be left to carry the batch; a null user stands
+for everyone. Written before the rows themselves; of use until every profile has looked past the batch."""
+
 USER_PREFIXES = pa.schema(
     [
         (PROFILE, pa.string()),
@@ -99,10 +107,13 @@ USER_PREFIXES = pa.schema(
         (CONTENT_DIGEST, pa.string()),
         (KV_SCHEME, pa.string()),
         (KV, pa.binary()),
+        (NEXT_CHANGE_AT, INSTANT),
     ]
 )
 """``tokens``: row-major (num_tokens, token_width) of ``tokens_dtype``; ``positions``: int32.
-``prefix_digest`` is the engine's: prefixes of several engines stand side by side."""
+``prefix_digest`` is the engine's: prefixes of several engines stand side by side. ``next_change_at`` is
+the first instant after ``cutoff`` at which other events are visible though none is new
+(``sequence.next_change``); null in rows of an earlier layout."""
 
 SCENARIO_EMBEDDINGS = pa.schema(
     [
@@ -160,14 +171,41 @@ JOB_RUNS = pa.schema(
 """``state``: succeeded or failed. ``source_versions`` and ``counts`` are JSON. A row with a scenario
 says that this scenario is complete up to ``complete_to``."""
 
+PUSHED_EVENTS = pa.schema(
+    [
+        (MODALITY, pa.string()),
+        (MODALITY_DIGEST, pa.string()),
+        (USER, pa.binary()),
+        (USER_KEY, pa.string()),
+        (BATCH, pa.string()),
+        (PUSHED_ROW, pa.string()),
+        (PUSHED_AT, INSTANT),
+        (EVENT_AT, INSTANT),
+        (KNOWN_AT, INSTANT),
+        (TEXT_ID, pa.binary()),
+        (GROUPS, pa.binary()),
+        (AMOUNTS, pa.list_(pa.float64())),
+        (TEXT, pa.string()),
+        (GROUP_TEXTS, pa.list_(pa.string())),
+    ]
+)
+"""Events that came by ``store.push`` and that the batch has not brought yet: one row an event, rendered as
+the batch renders it, with its own texts (``event_texts`` may lack them). ``batch`` names the push, and
+``pushed_row`` the row; ``pushed_at`` is the wall's time. Written by delta-rs alone, read without Spark."""
+
+PUSHED_STATISTICS = (MODALITY, MODALITY_DIGEST, BATCH, PUSHED_AT)
+"""Columns of ``pushed_events`` whose bounds the Delta log keeps, whoever creates the table."""
+
 TABLES: dict[str, pa.Schema] = {
     "event_texts": EVENT_TEXTS,
     "event_vectors": EVENT_VECTORS,
     "behaviour_sequences": BEHAVIOUR_SEQUENCES,
     "profile_rows": PROFILE_ROWS,
+    "changed_users": CHANGED_USERS,
     "user_prefixes": USER_PREFIXES,
     "scenario_embeddings": SCENARIO_EMBEDDINGS,
     "job_runs": JOB_RUNS,
+    "pushed_events": PUSHED_EVENTS,
 }
 
 PAIRS_TABLE = "useru_pairs"
@@ -178,9 +216,11 @@ PARTITIONED_BY: dict[str, tuple[str, ...]] = {
     "event_vectors": (ENCODER_ID,),
     "behaviour_sequences": (MONTH, USER_BUCKET),
     "profile_rows": (USER_BUCKET,),
+    "changed_users": (USER_BUCKET,),
     "user_prefixes": (PROFILE, USER_BUCKET),
     "scenario_embeddings": (SCENARIO, USER_BUCKET),
     "job_runs": (),
+    "pushed_events": (),
 }
 
 EMBEDDING_DIM = 128

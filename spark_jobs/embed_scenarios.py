@@ -1,6 +1,6 @@
 """``user_prefixes`` to ``scenario_embeddings``: all scenarios of a prefix in one forward."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,6 @@ import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.accumulators import Accumulator
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
@@ -16,17 +15,22 @@ from qanchor_plugin.errors import LakeError
 from qanchor_plugin.identity import embedding_id
 from qanchor_plugin.prefix_store import PrefixEntry, entry_from_row
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
-from spark_jobs.build_prefixes import newest_prefixes, prefixes_of
+from spark_jobs.build_prefixes import prefixes_of
 from spark_jobs.engines import AskedGroup, AskedQuery, EngineRef
+from spark_jobs.isolation import FailedUsers, apart, failed_users, told
 from spark_jobs.progress import Progress, stage
+from spark_jobs.resources import engine_profile
+from spark_jobs.stored_keys import StoredKeys, stored_keys
 from spark_jobs.tables import Lake
-from spark_jobs.users import behaviour, by_user, user_batches
+from spark_jobs.users import by_user, user_batches
 
 if TYPE_CHECKING:
-    from qanchor_plugin.engine import Prefix, PreparedQuery
+    from qanchor_plugin.engine import Prefix
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SERVED = "served"
+WANTED = "wanted"
+"""Column of a user's scenarios to be answered."""
+
 _PREFIX = (
     S.USER, S.USER_KEY, S.USER_BUCKET, S.PREFIX_ID, S.VISIBLE_DIGEST, S.AS_OF, S.NUM_EVENTS, S.NUM_TOKENS,
     S.TOKENS_DTYPE, S.TOKENS, S.POSITIONS, S.CONTENT_DIGEST,
@@ -38,54 +42,44 @@ def embed(
     lake: Lake,
     settings: Settings,
     group: AskedGroup,
+    wanted: DataFrame,
     *,
     end: int,
     served_at: int,
     run: str,
     progress: Progress,
-) -> dict[str, int]:
-    """Every user's newest embedding with ``cutoff <= end`` is that of their prefix, for every scenario.
+) -> dict[str, Any]:
+    """The wanted answers at ``end`` stand in ``scenario_embeddings``, made from the stored prefixes.
 
     Args:
+        wanted: ``user``, ``cutoff`` and ``batch`` of their prefix, ``wanted`` scenario names; nobody else's
+            prefix is read.
         end, served_at: microseconds since 1970 UTC.
         run: name of the rows written.
 
     Returns:
-        ``{"users": …, "written": …}``.
+        ``{"users": …, "written": …}``, and who failed (:func:`~spark_jobs.isolation.told`).
     """
-    ready = current_prefixes(lake, group, end=end)
-    users = ready.count()
+    users = wanted.count()
     if not users:
         return {"users": 0, "written": 0}
-    served = _newest_embeddings(lake, group, end=end)
-    ready = by_user(ready.join(served, on=S.USER, how="left"), users, settings.users_per_batch)
+    rows = prefixes_of(lake, group.profile, group.engine)
+    ready = rows.join(wanted, on=[S.USER, S.CUTOFF, S.BATCH], how="inner").select(*_PREFIX, WANTED)
+    ready = by_user(ready, users, settings.users_per_batch)
     title = f"{len(group.queries)} scenarios of {group.profile.name}"
     with stage(lake.spark, progress, title, users) as done:
-        make = _embedder(group, settings.users_per_batch, (end, served_at), run, done)
-        made = ready.mapInArrow(make, lake.schema("scenario_embeddings")).persist(StorageLevel.DISK_ONLY)
+        failed = failed_users(lake.spark)
+        keys = stored_keys(settings, group)
+        make = _embedder(group, settings.users_per_batch, (end, served_at), run, done, failed, keys)
+        schema, profile = lake.schema("scenario_embeddings"), engine_profile(lake.spark, settings)
+        made = ready.mapInArrow(make, schema, profile=profile).persist(StorageLevel.DISK_ONLY)
         try:
             written = made.count()
             if written:
                 lake.append("scenario_embeddings", made)
         finally:
             made.unpersist()
-    return {"users": users, "written": written}
-
-
-def current_prefixes(lake: Lake, group: AskedGroup, *, end: int) -> DataFrame:
-    """The newest prefix with ``cutoff <= end`` of every user that still has behaviour."""
-    known = behaviour(lake, group.profile).select(S.USER).distinct()
-    newest = newest_prefixes(lake, group, end=end).join(known, on=S.USER, how="left_semi")
-    rows = prefixes_of(lake, group.profile, group.engine)
-    kept = rows.join(newest.drop(S.PREFIX_ID), on=[S.USER, S.CUTOFF, S.BATCH], how="left_semi")
-    return kept.select(*_PREFIX)
-
-
-def query_rows(queries: Sequence[AskedQuery], ref: EngineRef) -> "list[PreparedQuery]":
-    """The queries made ready, in this process (once each)."""
-    from spark_jobs.executor import query_of
-
-    return [query_of(ref.name, ref.device, ref.digest, one.query, one.soft_prompt) for one in queries]
+    return {"users": users, "written": written, **told(failed, num_users=users)}
 
 
 def embedding_id_of(query: AskedQuery, prefix_id: str, ref: EngineRef, cutoff: int) -> str:
@@ -94,71 +88,67 @@ def embedding_id_of(query: AskedQuery, prefix_id: str, ref: EngineRef, cutoff: i
     return embedding_id(scenario=query.scenario_id, prefix=prefix_id, suffix_day=day)
 
 
-def _newest_embeddings(lake: Lake, group: AskedGroup, *, end: int) -> DataFrame:
-    """Of each user: a map from scenario to the newest stored embedding id with ``cutoff <= end``."""
-    rows = lake.read("scenario_embeddings").where(
-        F.col(S.SCENARIO).isin([one.scenario for one in group.queries])
-        & F.col(S.SCENARIO_ID).isin([one.scenario_id for one in group.queries])
-        & (F.unix_micros(S.CUTOFF) <= end)
-    )
-    newest = F.max_by(S.EMBEDDING_ID, F.struct(S.CUTOFF, S.SERVED_AT, S.BATCH)).alias(S.EMBEDDING_ID)
-    each = rows.groupBy(S.USER, S.SCENARIO).agg(newest)
-    pairs = F.collect_list(F.struct(S.SCENARIO, S.EMBEDDING_ID))
-    return each.groupBy(S.USER).agg(F.map_from_entries(pairs).alias(_SERVED))
-
-
 def _embedder(
-    group: AskedGroup, users_per_batch: int, instants: tuple[int, int], run: str, done: Accumulator[int]
+    group: AskedGroup,
+    users_per_batch: int,
+    instants: tuple[int, int],
+    run: str,
+    done: Accumulator[int],
+    failed: FailedUsers,
+    keys: StoredKeys | None,
 ) -> Callable[[_Batches], _Batches]:
     end, served_at = instants
 
+    def answers(rows: pa.Table) -> list[dict[str, Any]]:
+        return [
+            {
+                S.SCENARIO: query.scenario,
+                S.SCENARIO_ID: query.scenario_id,
+                S.USER: row[S.USER],
+                S.USER_KEY: row[S.USER_KEY],
+                S.USER_BUCKET: row[S.USER_BUCKET],
+                S.BATCH: run,
+                S.CUTOFF: end,
+                S.EMBEDDING_ID: identity,
+                S.EMBEDDING: vector,
+                S.AS_OF: row[S.AS_OF],
+                S.NUM_EVENTS: row[S.NUM_EVENTS],
+                S.SERVED_AT: served_at,
+            }
+            for row, query, identity, vector in _answers(rows.to_pylist(), group, end, keys)
+        ]
+
     def make(batches: _Batches) -> _Batches:
         for rows in user_batches(batches, users_per_batch):
-            made = []
-            for row, query, identity, vector in _answers(rows.to_pylist(), group, end):
-                made.append(
-                    {
-                        S.SCENARIO: query.scenario,
-                        S.SCENARIO_ID: query.scenario_id,
-                        S.USER: row[S.USER],
-                        S.USER_KEY: row[S.USER_KEY],
-                        S.USER_BUCKET: row[S.USER_BUCKET],
-                        S.BATCH: run,
-                        S.CUTOFF: end,
-                        S.EMBEDDING_ID: identity,
-                        S.EMBEDDING: vector,
-                        S.AS_OF: row[S.AS_OF],
-                        S.NUM_EVENTS: row[S.NUM_EVENTS],
-                        S.SERVED_AT: served_at,
-                    }
-                )
+            made = apart(rows, answers, failed)
             done.add(rows.num_rows)
             yield from pa.Table.from_pylist(made, schema=S.SCENARIO_EMBEDDINGS).to_batches()
 
     return make
 
 
-def _answers(rows: list[dict[str, Any]], group: AskedGroup, end: int) -> Iterator[tuple[Any, ...]]:
-    """(row, query, embedding id, vector) of every embedding that is not already the newest."""
-    wanted = []
-    for row in rows:
-        served = dict(row[_SERVED] or ())
-        for query in group.queries:
-            identity = embedding_id_of(query, row[S.PREFIX_ID], group.engine, end)
-            if served.get(query.scenario) != identity:
-                wanted.append((row, query, identity))
+def _answers(
+    rows: list[dict[str, Any]], group: AskedGroup, end: int, keys: StoredKeys | None
+) -> Iterator[tuple[Any, ...]]:
+    """(row, query, embedding id, vector) of every wanted answer."""
+    wanted = [
+        (row, query, embedding_id_of(query, row[S.PREFIX_ID], group.engine, end))
+        for row in rows
+        for query in group.queries
+        if query.scenario in row[WANTED]
+    ]
     if not wanted:
         return
-    from spark_jobs.executor import engine_of
+    from spark_jobs.embedder import embedder_of
 
-    ref = group.engine
-    users = {row[S.USER]: _prefix(row) for row, _, _ in wanted}
+    row_of = {row[S.USER]: row for row, _, _ in wanted}
+    users = {user: _prefix(row) for user, row in row_of.items()}
+    kept = None if keys is None else keys.of(list(row_of.values()))
     place = {user: number for number, user in enumerate(users)}
     asked = {query.scenario: query for _, query, _ in wanted}
     column = {scenario: number for number, scenario in enumerate(asked)}
-    queries = query_rows(list(asked.values()), ref)
-    engine = engine_of(ref.name, ref.device, ref.digest)
-    vectors = engine.embed(list(users.values()), queries, [end] * len(users))
+    prefixes, queries = list(users.values()), list(asked.values())
+    vectors = embedder_of(group).embed(prefixes, queries, [end] * len(users), kept)
     for row, query, identity in wanted:
         yield row, query, identity, vectors[place[row[S.USER]], column[query.scenario]]
 

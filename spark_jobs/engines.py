@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 
 from qanchor_plugin.declare import Declarations, Profile, Scenario, Settings
+from qanchor_plugin.declare.worker_settings import WorkerSettings
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.errors import EngineError, InputDataError
 
@@ -24,21 +26,29 @@ class EngineRef:
 
 @dataclass(frozen=True, kw_only=True)
 class AskedQuery:
-    """A scenario's question with its identity."""
+    """A scenario's question with its identity.
+
+    ``ttl_days`` is how long an answer may be served; 0 is for ever.
+    """
 
     scenario: str
     scenario_id: str
     query: str
     soft_prompt: str | None
+    ttl_days: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class AskedGroup:
-    """Scenarios that share one prefix a user: same profile, same engine."""
+    """Scenarios that share one prefix a user: same profile, same engine.
+
+    ``workers`` is the pool that embeds for the tasks; None embeds where they run.
+    """
 
     profile: Profile
     engine: EngineRef
     queries: tuple[AskedQuery, ...]
+    workers: WorkerSettings | None = None
 
     @property
     def name(self) -> str:
@@ -64,6 +74,11 @@ def engine_ref(name: str, device: str) -> EngineRef:
         encoder_dim=engine.encoder_dim,
         suffix_knows_time=engine.suffix_knows_time,
     )
+
+
+def workers_of(settings: Settings) -> WorkerSettings | None:
+    """The pool that embeds for the jobs; None when the executors do."""
+    return settings.worker if settings.spark_embeds_on == "workers" else None
 
 
 def chosen(declarations: Declarations, names: Sequence[str] | None) -> list[Scenario]:
@@ -104,6 +119,7 @@ def asked_groups(
             scenario_id=declarations.scenario_id(scenario),
             query=scenario.query,
             soft_prompt=scenario.soft_prompt,
+            ttl_days=scenario.ttl / timedelta(days=1),
         )
         groups.setdefault((scenario.profile, name), []).append(asked)
     return [
@@ -111,6 +127,7 @@ def asked_groups(
             profile=declarations.profiles[profile],
             engine=engine_ref(name, settings.device),
             queries=tuple(asked),
+            workers=workers_of(settings),
         )
         for (profile, name), asked in groups.items()
     ]

@@ -19,10 +19,12 @@ def engine_of(name: str, device: str, digest: str) -> QueryAnchorEngine:
     import torch
     from pyspark import TaskContext
 
+    from spark_jobs.resources import device_of_task
+
     context = TaskContext.get()
     if context is not None:
         torch.set_num_threads(max(1, context.cpus()))
-    engine = QueryAnchorEngine.load(name, device=device)
+    engine = QueryAnchorEngine.load(name, device=device_of_task(device))
     if engine.digest != digest:
         raise EngineError(
             f"engine {name!r} has digest {engine.digest} on this executor and {digest} on the driver. "

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
+from spark_jobs.source_changes import FINGERPRINT, Consumed
 from spark_jobs.sources import Batch
 from spark_jobs.tables import Lake
 
@@ -21,7 +22,10 @@ SCENARIO_JOB = "scenario"
 
 @dataclass(frozen=True, kw_only=True)
 class JobRow:
-    """One row of ``job_runs``, times aside."""
+    """One row of ``job_runs``.
+
+    ``between`` are the seconds since the run's start at which the job began and ended; None is the whole run.
+    """
 
     job: str
     state: str = SUCCEEDED
@@ -31,6 +35,7 @@ class JobRow:
     source_versions: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
+    between: tuple[float, float] | None = None
 
 
 class RunClock:
@@ -50,6 +55,10 @@ class RunClock:
         """Since the run began."""
         return time.monotonic() - self._began
 
+    def at(self, seconds: float) -> datetime:
+        """``started_at`` plus some seconds."""
+        return self.started_at + timedelta(seconds=seconds)
+
     @property
     def now(self) -> datetime:
         """``started_at`` plus the time really passed."""
@@ -66,8 +75,8 @@ def write_runs(lake: Lake, clock: RunClock, rows: Sequence[JobRow]) -> None:
             row.state,
             row.scenario,
             row.scenario_id,
-            clock.started_at,
-            ended,
+            clock.at(row.between[0]) if row.between else clock.started_at,
+            clock.at(row.between[1]) if row.between else ended,
             row.complete_to,
             json.dumps(dict(row.source_versions), sort_keys=True),
             json.dumps(dict(row.counts), sort_keys=True),
@@ -87,23 +96,37 @@ def consumed_versions(lake: Lake) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def consumed_batches(lake: Lake, recorded_runs: Sequence[Mapping[str, str]]) -> dict[str, list[Batch]]:
-    """Source batches in the lake by modality digest: those that rows carry, then what runs recorded.
+def consumed(lake: Lake, recorded_runs: Sequence[Mapping[str, str]]) -> dict[str, Consumed]:
+    """What is in the lake of each modality, by its digest: the batches that rows carry, and the record.
 
     Rows and their batch are committed together, so a run killed before its ``job_runs`` row is seen here.
 
     Args:
         recorded_runs: ``source_versions`` of the sequences job, oldest first.
     """
-    found: dict[str, list[Batch]] = {}
+    batches: dict[str, list[Batch]] = {}
     for name in ("behaviour_sequences", "profile_rows"):
         for row in lake.read(name).select(S.MODALITY_DIGEST, S.BATCH).distinct().collect():
-            found.setdefault(row[S.MODALITY_DIGEST], []).append(Batch.parse(row[S.BATCH]))
-    recorded: dict[str, Batch] = {}
+            batches.setdefault(row[S.MODALITY_DIGEST], []).append(Batch.parse(row[S.BATCH]))
+    told: dict[str, str] = {}
     for versions in recorded_runs:
-        recorded |= {digest: Batch.parse(text) for digest, text in versions.items()}
-    for digest, batch in recorded.items():
-        known = found.setdefault(digest, [])
-        if all(one.table == batch.table for one in known):
-            known.append(batch)
-    return found
+        told |= versions
+    recorded = {key: Batch.parse(text) for key, text in told.items() if not key.startswith(FINGERPRINT)}
+    return {
+        key: Consumed(
+            batches=[*batches.get(key, ()), *([recorded[key]] if key in recorded else ())],
+            recorded=recorded.get(key),
+            fingerprint=told.get(FINGERPRINT + key, ""),
+        )
+        for key in batches.keys() | recorded.keys()
+    }
+
+
+def newest_event(lake: Lake, modality_digest: str) -> datetime | None:
+    """The newest event of the modality in the lake; None without one."""
+    rows = lake.read("behaviour_sequences").where(F.col(S.MODALITY_DIGEST) == modality_digest)
+    month = rows.agg(F.max(S.MONTH)).collect()[0][0]
+    if month is None:
+        return None
+    newest = rows.where(F.col(S.MONTH) == month).agg(F.max(F.unix_micros(F.array_max(S.EVENT_AT)))).collect()
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=newest[0][0])

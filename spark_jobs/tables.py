@@ -15,15 +15,18 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import LakeError
 from spark_jobs.failures import named_failures
+from spark_jobs.layout import LAYOUT, LAYOUT_FILE, write_layout
 
 STATISTICS: Mapping[str, tuple[str, ...]] = {
     "event_texts": (),
     "event_vectors": (),
     "behaviour_sequences": (S.MODALITY, S.MODALITY_DIGEST, S.BATCH),
     "profile_rows": (S.MODALITY, S.MODALITY_DIGEST, S.BATCH),
+    "changed_users": (S.MODALITY_DIGEST, S.BATCH),
     "user_prefixes": (S.PREFIX_DIGEST, S.BATCH, S.CUTOFF),
     "scenario_embeddings": (S.SCENARIO_ID, S.BATCH, S.CUTOFF, S.SERVED_AT),
     "job_runs": (S.JOB, S.RUN, S.STATE, S.SCENARIO, S.STARTED_AT),
+    "pushed_events": S.PUSHED_STATISTICS,
 }
 """Columns whose least and greatest values the Delta log keeps: never a text or a user."""
 
@@ -44,6 +47,7 @@ class Lake:
                 "tables."
             )
         self.spark = spark
+        self._settings = settings
         self.folder = Path(settings.lake.removeprefix("file://"))
 
     def path(self, name: str) -> str:
@@ -65,8 +69,12 @@ class Lake:
         """The table as of now; without rows when it was never created."""
         if not self.exists(name):
             return self.spark.createDataFrame([], self.schema(name))
-        columns = [F.col(column) for column in S.TABLES[name].names]
-        return self.spark.read.format("delta").load(self.path(name)).select(*columns)
+        rows = self.spark.read.format("delta").load(self.path(name))
+        columns = [
+            F.col(one.name) if one.name in rows.columns else F.lit(None).cast(one.dataType).alias(one.name)
+            for one in self.schema(name)
+        ]
+        return rows.select(*columns)
 
     def version(self, name: str) -> int:
         """The table's newest Delta version; -1 when it was never created."""
@@ -74,15 +82,34 @@ class Lake:
         return max((int(one.stem) for one in commits if one.stem.isdecimal()), default=-1)
 
     def ensure(self) -> None:
-        """Every table stands, empty if it was not there.
+        """Every table stands, empty if it was not there, with every column that it ought to have.
 
         Raises:
-            LakeError: the folder cannot be written.
+            LakeError: the folder cannot be written, or the lake is of a newer layout.
         """
         check_writable(self.folder)
+        self._bring_up_to_date()
         for name in S.TABLES:
-            if not self.exists(name):
+            if self.exists(name):
+                self._complete(name)
+            else:
                 self._create(name)
+
+    def _bring_up_to_date(self) -> None:
+        from spark_jobs.migrate import ready_for_jobs  # which reads this module's statistics
+
+        if not (self.folder / LAYOUT_FILE).exists() and not any(self.folder.glob("*/_delta_log")):
+            write_layout(self.folder, LAYOUT)
+        ready_for_jobs(self._settings)
+
+    def _complete(self, name: str) -> None:
+        """Columns that an earlier layout of the table did not have are there, null in its rows."""
+        stands = set(self.spark.read.format("delta").load(self.path(name)).columns)
+        missing = [one for one in self.schema(name) if one.name not in stands]
+        if missing:
+            added = ", ".join(f"{one.name} {one.dataType.simpleString()}" for one in missing)
+            with named_failures(self.path(name)):
+                self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` ADD COLUMNS ({added})")
 
     def append(self, name: str, rows: DataFrame) -> None:
         """``rows`` are in the table, in one commit.

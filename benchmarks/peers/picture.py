@@ -1,6 +1,7 @@
 """The figures as small bars: one panel a dtype and case, one bar a peer, the engine dark."""
 
 from pathlib import Path
+from typing import Any
 
 Key = tuple[str, int, str, int, str]
 
@@ -37,7 +38,7 @@ def draw(figures: dict[Key, float], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _panel(axis: object, bars: dict[str, float], panel: tuple[str, str, int]) -> None:
+def _panel(axis: Any, bars: dict[str, float], panel: tuple[str, str, int]) -> None:
     dtype, case, queries = panel
     axis.set_axis_on()
     colours = ["#1f3a5f" if name == "qanchor" else "#b8c4d2" for name in bars]

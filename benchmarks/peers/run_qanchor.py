@@ -38,7 +38,7 @@ class Engine:
 
     def _rows(self, ids: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return self.engine.modules.backbone.embed_ids(torch.from_numpy(ids)).float().numpy()
+            return self.engine._language_model().embed_ids(torch.from_numpy(ids)).float().numpy()
 
     def _prefix(self, ids: np.ndarray) -> Prefix:
         return Prefix(

@@ -5,12 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from workload import serve
-
-try:
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-except ImportError:
-    from sentence_transformers.models import Pooling, Transformer
 
 BATCH = 8
 

@@ -3,6 +3,7 @@
 import copy
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Cached:
             cache.batch_repeat_interleave(len(queries))
         return self._last(self.model(torch.from_numpy(queries), past_key_values=cache))
 
-    def _last(self, answer: object) -> np.ndarray:
+    def _last(self, answer: Any) -> np.ndarray:
         return answer.last_hidden_state[:, -1].float().numpy()
 
 

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,7 +57,7 @@ def measure(peer: Peer, asked: dict[str, Any]) -> list[dict[str, Any]]:
         case: str, num_queries: int, call: Callable[[int, np.ndarray], Any], num_users: int
     ) -> None:
         queries = [drawn("query", num_queries, QUERY_TOKENS, seed) for seed in seeds]
-        seconds = [_seconds(lambda n=n: call(n, queries[n])) for n in range(len(seeds))]
+        seconds = [_seconds(call, number, asked) for number, asked in enumerate(queries)]
         found.append(
             {
                 "case": case,
@@ -69,8 +70,7 @@ def measure(peer: Peer, asked: dict[str, Any]) -> list[dict[str, Any]]:
 
     time_each("full", 1, lambda n, asked: peer.fresh(users[n][:1] + 1, asked), 1)
     for number in asked["queries"]:
-        others = [one + 2 + number for one in users]
-        time_each("batch", number, lambda n, asked, own=others: peer.fresh(own[n], asked), asked["users"])
+        time_each("batch", number, partial(_fresh, peer, users, 2 + number), asked["users"])
     peer.keep(users[0][0])
     for number in asked["queries"]:
         time_each("more", number, lambda n, asked: peer.more(asked), 1)
@@ -95,7 +95,11 @@ def serve(load: Callable[[str, str], Peer]) -> None:
     print("RESULT " + json.dumps({"records": records, "state": state}), flush=True)
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def _fresh(peer: Peer, users: list[np.ndarray], shift: int, number: int, queries: np.ndarray) -> None:
+    peer.fresh(users[number] + shift, queries)
+
+
+def _seconds(call: Callable[..., Any], *arguments: Any) -> float:
     started = time.perf_counter()
-    call()
+    call(*arguments)
     return time.perf_counter() - started

@@ -18,7 +18,8 @@ _loaded: dict[tuple[str, str], "QueryAnchorEngine"] = {}
 def shared_engine(name: str, device: str) -> "QueryAnchorEngine":
     """The engine of that name on that device; loaded on the first call, held until the process ends.
 
-    A folder whose files change is not read again: callers compare digests, and a restart loads anew.
+    A folder whose files change is not read again: callers compare digests, and :func:`load_anew` or a
+    restart reads it.
 
     Raises:
         EngineError: no such engine, or a broken folder; says the next step.
@@ -33,3 +34,21 @@ def shared_engine(name: str, device: str) -> "QueryAnchorEngine":
             known = _loaded[name, device] = QueryAnchorEngine.load(name, device=device)
             logger.info("loaded engine %s (%s)", name, known.digest)
         return known
+
+
+def load_anew(name: str, device: str) -> "QueryAnchorEngine":
+    """The engine as its files are now; whoever asks :func:`shared_engine` from now on gets this one.
+
+    Those that hold the old one keep it until they let it go.
+
+    Raises:
+        EngineError: as :func:`shared_engine`; the old one stays.
+    """
+    require("torch", purpose="Answering anchor queries in this process")
+    from qanchor_plugin.engine import QueryAnchorEngine
+
+    fresh = QueryAnchorEngine.load(name, device=device)
+    with _lock:
+        _loaded[name, device] = fresh
+    logger.info("loaded engine %s anew (%s)", name, fresh.digest)
+    return fresh

@@ -1,29 +1,27 @@
 """The backend in this very process: lake reads through delta-rs, the engine on this machine's device."""
 
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from qanchor_plugin.backend.engines import shared_engine
 from qanchor_plugin.backend.lake_reader import LakeReader
+from qanchor_plugin.backend.loaded_engine import LoadedEngine
 from qanchor_plugin.backend.protocol import Answer, Ask
 from qanchor_plugin.backend.vectors import OnlineVectors, vector_folder
 from qanchor_plugin.declare import Profile, Settings
-from qanchor_plugin.errors import BackendError
-from qanchor_plugin.identity import embedding_id, prefix_identity, scenario_identity
-from qanchor_plugin.prefix_store import (
-    KVPolicy,
-    LakeTables,
-    PrefixEntry,
-    TieredPrefixes,
-    kv_policy,
-    make_entry,
-)
+from qanchor_plugin.errors import WrongEngineError
+from qanchor_plugin.identity import embedding_id
+from qanchor_plugin.prefix_store import LakeTables, PrefixEntry, TieredPrefixes, kv_policy
+from qanchor_plugin.prefix_store.pushed import shared_pushed
 from qanchor_plugin.sequence import UserSlice, slice_at
-from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 
-MAX_PREPARED_QUERIES = 1024
+WARM_UP_SECONDS = 300.0
+NUM_SLOTS = 4
+"""Requests that compute at once in a process; one more is answered as busy instead of queueing."""
 
 
 class LocalBackend:
@@ -39,7 +37,12 @@ class LocalBackend:
         counts: ``prefix_memory``, ``prefix_disk``, ``prefix_delta`` and ``prefix_built``: where prefixes came
             from; ``kv_loaded`` and ``kv_prefilled``: where the keys and values that are kept did;
             ``unknown_user``.
+        seconds: spent on ``lake`` (histories read), ``prefix`` (found or built) and ``embed``.
+        warm_up_seconds, num_slots: as the protocol says.
     """
+
+    warm_up_seconds = WARM_UP_SECONDS
+    num_slots = NUM_SLOTS
 
     def __init__(
         self,
@@ -50,11 +53,12 @@ class LocalBackend:
     ) -> None:
         self.settings = settings
         self.tables = tables or LakeTables(settings.lake)
-        self.reader = LakeReader(self.tables)
+        self.reader = LakeReader(self.tables, pushed=shared_pushed(self.tables.lake))
         self.store = TieredPrefixes(settings, self.tables, max_bytes=max_prefix_bytes)
         self.memory, self.delta = self.store.memory, self.store.delta
         self.counts: Counter[str] = Counter()
-        self._engines: dict[str, _LoadedEngine] = {}
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._engines: dict[str, LoadedEngine] = {}
         self._lock = threading.Lock()
 
     def prepare(self, asked: Sequence[Ask]) -> None:
@@ -63,70 +67,138 @@ class LocalBackend:
 
         Raises:
             EngineError: an engine cannot be loaded.
-            BackendError: it is not the registered one any more.
+            WrongEngineError: it is not the registered one any more.
         """
         for ask in asked:
             self._engine(ask).prepared(ask)
 
-    def embed(self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask]) -> list[list[Answer | None]]:
+    def embed(
+        self,
+        users: Sequence[bytes],
+        cutoff: int | Sequence[int],
+        asked: Sequence[Ask],
+        *,
+        seconds: float | None = None,
+    ) -> list[list[Answer | None]]:
         """Every user's answer to every query (users x asked); None for a user never seen.
+
+        Args:
+            users: serialised entity keys, distinct.
+            cutoff: one instant for all, or one a user.
+            asked: the queries.
+            seconds: not looked at: a forward that has begun is worth its end, its answers are kept.
 
         Raises:
             LakeError: no lake yet, or it cannot be read.
             EngineError: an engine or soft prompt does not fit.
-            BackendError: an engine is not the registered one any more.
+            WrongEngineError: an engine is not the registered one any more.
         """
         answers: list[list[Answer | None]] = [[None] * len(asked) for _ in users]
-        groups: dict[tuple[str, str], list[int]] = {}
-        for place, ask in enumerate(asked):
-            groups.setdefault((ask.engine, ask.profile.digest), []).append(place)
-        for places in groups.values():
+        cutoffs = dict(zip(users, [cutoff] * len(users) if isinstance(cutoff, int) else cutoff, strict=True))
+        for places in _groups(asked):
             together = [asked[place] for place in places]
             for start in range(0, len(users), self.settings.users_per_batch):
                 batch = users[start : start + self.settings.users_per_batch]
-                for row, found in self._embed_batch(batch, cutoff, together):
+                for row, found in self._embed_batch(batch, cutoffs, together):
                     for place, answer in zip(places, found, strict=True):
                         answers[start + row][place] = answer
         return answers
+
+    def close(self) -> None:
+        """Nothing to give back: engines stay with the process."""
+
+    def embed_prefixes(
+        self, entries: Sequence[PrefixEntry], cutoffs: Sequence[int], asked: Sequence[Ask]
+    ) -> list[list[Answer]]:
+        """The answers of prefixes that were made elsewhere (entries x asked); the lake is not read.
+
+        Raises:
+            WrongEngineError: a prefix is not of a query's engine and profile.
+            EngineError: as :meth:`embed`.
+        """
+        answers: list[dict[int, Answer]] = [{} for _ in entries]
+        for places in _groups(asked):
+            together = [asked[place] for place in places]
+            loaded = self._engine(together[0])
+            for entry in entries:
+                loaded.check_made_here(together[0].profile, entry)
+            for row, found in enumerate(self._answered(loaded, entries, cutoffs, together)):
+                answers[row].update(zip(places, found, strict=True))
+        return [[row[place] for place in range(len(asked))] for row in answers]
+
+    def keep_memory_of(self, other: "LocalBackend") -> None:
+        """What another backend of this process holds in memory is held here too, where the bounds agree:
+        entries are found by identity, so those of another engine are never hit, and leave in time."""
+        if self.memory.max_bytes == other.memory.max_bytes:
+            self.memory = self.store.memory = other.memory
+
+    def engine_digest(self, name: str) -> str:
+        """The digest of an engine that :meth:`prepare` has loaded."""
+        return str(self._engines[name].engine.digest)
+
+    def scenario_id(self, ask: Ask) -> str:
+        """The identity that the query has with the engine and soft prompt that stand here."""
+        _, identity = self._engine(ask).prepared(replace(ask, scenario_id=None))
+        return identity
 
     def forget(self, users: Sequence[bytes]) -> int:
         """No prefix of these users is in this process's memory or on this machine's disk; how many were."""
         return self.store.forget(users)
 
     def _embed_batch(
-        self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask]
+        self, users: Sequence[bytes], cutoffs: Mapping[bytes, int], asked: Sequence[Ask]
     ) -> Iterator[tuple[int, list[Answer]]]:
         """(row of ``users``, one answer an ask) for the users that were ever seen."""
         profile, loaded = asked[0].profile, self._engine(asked[0])
-        histories = self.reader.histories(profile, users)
+        with self._timed("lake"):
+            histories = self.reader.histories(profile, users)
         self.counts["unknown_user"] += len(users) - len(histories)
-        slices = [slice_at(histories[user], profile, cutoff) for user in users if user in histories]
+        rows = [row for row, user in enumerate(users) if user in histories]
+        slices = [slice_at(histories[users[row]], profile, cutoffs[users[row]]) for row in rows]
         if not slices:
             return
-        entries = self._prefixes(loaded, profile, slices)
-        prefixes = [loaded.as_prefix(entry) for entry in entries]
+        with self._timed("prefix"):
+            entries = self._prefixes(loaded, profile, slices)
+        instants = [cutoffs[entry.user] for entry in entries]
+        yield from zip(rows, self._answered(loaded, entries, instants, asked), strict=True)
+
+    def _answered(
+        self,
+        loaded: LoadedEngine,
+        entries: Sequence[PrefixEntry],
+        cutoffs: Sequence[int],
+        asked: Sequence[Ask],
+    ) -> list[list[Answer]]:
+        """One answer an entry and ask."""
         queries = [loaded.prepared(ask) for ask in asked]
-        kept = [None if entry.kv is None else entry.kv.kept for entry in entries]
-        vectors = loaded.embed(prefixes, [query for query, _ in queries], [cutoff] * len(prefixes), kept=kept)
-        row_of = {user: row for row, user in enumerate(users)}
-        day = cutoff // MICROS_PER_DAY if loaded.engine.suffix_knows_time else None
-        for entry, embedded in zip(entries, vectors, strict=True):
-            yield (
-                row_of[entry.user],
-                [
-                    Answer(
-                        embedding=vector,
-                        embedding_id=embedding_id(scenario=scenario, prefix=entry.prefix_id, suffix_day=day),
-                        cutoff=cutoff,
-                        as_of=entry.as_of,
-                        num_events=entry.num_events,
-                    )
-                    for vector, (_, scenario) in zip(embedded, queries, strict=True)
-                ],
-            )
+        with self._timed("embed"):
+            vectors = loaded.embed(entries, [query for query, _ in queries], cutoffs)
+        return [
+            [
+                Answer(
+                    embedding=vector,
+                    embedding_id=embedding_id(
+                        scenario=scenario, prefix=entry.prefix_id, suffix_day=loaded.suffix_day(cutoff)
+                    ),
+                    cutoff=cutoff,
+                    as_of=entry.as_of,
+                    num_events=entry.num_events,
+                )
+                for vector, (_, scenario) in zip(embedded, queries, strict=True)
+            ]
+            for entry, cutoff, embedded in zip(entries, cutoffs, vectors, strict=True)
+        ]
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
 
     def _prefixes(
-        self, loaded: "_LoadedEngine", profile: Profile, slices: Sequence[UserSlice]
+        self, loaded: LoadedEngine, profile: Profile, slices: Sequence[UserSlice]
     ) -> list[PrefixEntry]:
         """Each slice's prefix: from memory, this machine's disk, Delta, or built now; with keys and values
         where they pay."""
@@ -142,7 +214,7 @@ class LocalBackend:
         self._keep(loaded, found, had)
         return [found[user] for user, _ in asked]
 
-    def _keep(self, loaded: "_LoadedEngine", found: dict[bytes, PrefixEntry], had: Collection[bytes]) -> None:
+    def _keep(self, loaded: LoadedEngine, found: dict[bytes, PrefixEntry], had: Collection[bytes]) -> None:
         """New prefixes are held, and keys and values that were worth holding and were in no tier."""
         bare = [entry for entry in found.values() if entry.kv is None]
         for entry, kept in zip(bare, loaded.prefill(bare), strict=True):
@@ -152,113 +224,28 @@ class LocalBackend:
             if kept is not None or entry.user not in had:
                 self.store.put(found[entry.user], loaded.policy)
 
-    def _engine(self, ask: Ask) -> "_LoadedEngine":
+    def _engine(self, ask: Ask) -> LoadedEngine:
         with self._lock:
             loaded = self._engines.get(ask.engine)
             if loaded is None:
                 loaded = self._engines[ask.engine] = self._load(ask.engine)
         if ask.engine_digest not in (None, loaded.engine.digest):
-            raise BackendError(
+            raise WrongEngineError(
                 f"engine {ask.engine!r} is {loaded.engine.digest} here, the scenario was registered with "
                 f"{ask.engine_digest}. Put that engine back, or run feast apply and feast materialize."
             )
         return loaded
 
-    def _load(self, name: str) -> "_LoadedEngine":
+    def _load(self, name: str) -> LoadedEngine:
         engine = shared_engine(name, self.settings.device)
         folder = vector_folder(self.settings.lake, engine.encoder_id)
         vectors = OnlineVectors(folder, self.reader, engine)
-        return _LoadedEngine(engine, vectors, kv_policy(self.settings, engine))
+        return LoadedEngine(engine, vectors, kv_policy(self.settings, engine))
 
 
-class _LoadedEngine:
-    """An engine with its vectors and the queries it has tokenised; one forward at a time."""
-
-    def __init__(self, engine: Any, vectors: OnlineVectors, policy: KVPolicy) -> None:
-        self.engine = engine
-        self.vectors = vectors
-        self.policy = policy
-        self._lock = threading.Lock()
-        self._prepared: OrderedDict[tuple[str, str | None], tuple[Any, str | None]] = OrderedDict()
-
-    def prefix_id(self, profile: Profile, one: UserSlice) -> str:
-        """The identity of the prefix that this slice has."""
-        return prefix_identity(
-            profile_digest=profile.digest,
-            prefix_digest=self.engine.prefix_digest,
-            visible_digest=one.visible_digest,
-        )
-
-    def build(self, profile: Profile, slices: Sequence[UserSlice]) -> list[PrefixEntry]:
-        """New prefixes of these slices, in order."""
-        if not slices:
-            return []
-        with self._lock:
-            built = self.engine.build_prefixes(slices, self.vectors)
-        return [
-            make_entry(
-                user=one.user,
-                prefix_id=self.prefix_id(profile, one),
-                visible_digest=one.visible_digest,
-                as_of=one.as_of,
-                num_events=one.num_events,
-                tokens=prefix.tokens,
-                tokens_dtype=self.engine.token_dtype,
-                positions=prefix.positions,
-            )
-            for one, prefix in zip(slices, built, strict=True)
-        ]
-
-    def as_prefix(self, entry: PrefixEntry) -> Any:
-        """The engine's own record of a stored prefix."""
-        from qanchor_plugin.engine import Prefix
-
-        return Prefix(
-            user=entry.user,
-            visible_digest=entry.visible_digest,
-            as_of=entry.as_of,
-            num_events=entry.num_events,
-            tokens=entry.tokens,
-            positions=entry.positions,
-        )
-
-    def prepared(self, ask: Ask) -> tuple[Any, str]:
-        """The tokenised query, and the scenario identity its answers carry."""
-        key = (ask.query, ask.soft_prompt)
-        with self._lock:
-            known = self._prepared.get(key)
-            if known is None:
-                known = self._prepared[key] = self._prepare(ask)
-            self._prepared.move_to_end(key)
-            while len(self._prepared) > MAX_PREPARED_QUERIES:
-                self._prepared.popitem(last=False)
-        query, soft_prompt_digest = known
-        return query, ask.scenario_id or scenario_identity(
-            profile_digest=ask.profile.digest,
-            engine_digest=self.engine.digest,
-            query=ask.query,
-            soft_prompt_digest=soft_prompt_digest,
-        )
-
-    def _prepare(self, ask: Ask) -> tuple[Any, str | None]:
-        from qanchor_plugin.engine import SoftPrompt
-
-        soft_prompt = None if ask.soft_prompt is None else SoftPrompt.load(ask.soft_prompt)
-        digest = None if soft_prompt is None else soft_prompt.digest
-        return self.engine.prepare_query(ask.query, soft_prompt), digest
-
-    def prefill(self, entries: Sequence[PrefixEntry]) -> list[Any]:
-        """Keys and values of those that memory or disk should hold them of, None for the others."""
-        with self._lock:
-            return list(
-                self.policy.prefill(
-                    self.engine, [self.as_prefix(entry) for entry in entries], "memory", "disk"
-                )
-            )
-
-    def embed(
-        self, prefixes: Sequence[Any], queries: Sequence[Any], cutoffs: Sequence[int], *, kept: Sequence[Any]
-    ) -> Any:
-        """(P, Q, 128) float32."""
-        with self._lock:
-            return self.engine.embed(prefixes, queries, cutoffs, kept=kept)
+def _groups(asked: Sequence[Ask]) -> list[list[int]]:
+    """Places of the queries that one engine answers about one profile."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, ask in enumerate(asked):
+        groups.setdefault((ask.engine, ask.profile.digest), []).append(place)
+    return list(groups.values())

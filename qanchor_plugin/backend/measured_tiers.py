@@ -90,7 +90,9 @@ def _disk(folder: Path, entries: list[PrefixEntry]) -> Callable[[int], PrefixEnt
     tier = DiskTier(folder, 4 * sum(one.size_bytes for one in entries))
     for one in entries:
         tier.put(one)
-    os.sync()
+    for path in folder.rglob("*.prefix"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # pages not yet written cannot be dropped
 
     def read(n: int) -> PrefixEntry | None:
         path = tier.path_of(entries[n].user, _PREFIX_ID)

@@ -64,7 +64,16 @@ class Answer:
 
 
 class Backend(Protocol):
-    """How a caller reaches an engine: in process, or over a wire."""
+    """How a caller reaches an engine: in process, or over a wire.
+
+    Attributes:
+        warm_up_seconds: bound on a process's first call of an engine, which loads it; 0 when nothing is
+            loaded here.
+        num_slots: calls that it takes at once.
+    """
+
+    warm_up_seconds: float
+    num_slots: int
 
     def prepare(self, asked: Sequence[Ask]) -> None:
         """The engines of these queries are loaded afterwards: once a process, seconds the first time.
@@ -73,14 +82,20 @@ class Backend(Protocol):
             QAnchorError: an engine cannot be had.
         """
 
-    def embed(self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask]) -> list[list[Answer | None]]:
+    def embed(
+        self, users: Sequence[bytes], cutoff: int, asked: Sequence[Ask], *, seconds: float | None = None
+    ) -> list[list[Answer | None]]:
         """Every user's answer to every query (users x asked); None for a user never seen.
 
         Args:
             users: serialised entity keys, distinct.
             cutoff: nothing after this instant is seen; microseconds since 1970 UTC.
             asked: the queries.
+            seconds: how long the caller waits; None for a caller that has time.
 
         Raises:
             QAnchorError: the lake, the engine or the wire failed.
         """
+
+    def close(self) -> None:
+        """What is held (connections, threads) is given back; no further call is taken."""

@@ -1,6 +1,7 @@
 """``qanchor embed``: any question about some users, without registering it."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,12 +107,12 @@ def embed(
 def answer(
     queries: Sequence[str], users: Sequence[str], profile_name: str | None, at: str | None, repo: Path | None
 ) -> Embedded:
-    """The answers of the engine in this process, over the lake of the repo.
+    """The answers of the repo's backend, over its lake: this process, or a pool of workers.
 
     Raises:
         QAnchorError: no repo, registry, lake or engine, or a user or instant that cannot be read.
     """
-    from qanchor_plugin.backend import Ask, LocalBackend
+    from qanchor_plugin.backend import Ask, backend_of
     from qanchor_plugin.cli.user_keys import parse_user, user_bytes
 
     with opened(repo) as here:
@@ -120,9 +121,9 @@ def answer(
         keys = [key for place, key in enumerate(keys) if key not in keys[:place]]
         instant = here.settings.now() if at is None else parse_instant("--at", at)
         asked = [Ask(profile=profile, query=text, engine=here.settings.engine) for text in queries]
-        found = LocalBackend(here.settings).embed(
-            [user_bytes(key, profile.entities) for key in keys], to_micros(instant), asked
-        )
+        asking = [user_bytes(key, profile.entities) for key in keys]
+        with closing(backend_of(here.settings)) as backend:
+            found = backend.embed(asking, to_micros(instant), asked)
     return Embedded(users=keys, queries=list(queries), cutoff=to_micros(instant), answers=found)
 
 

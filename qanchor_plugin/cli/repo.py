@@ -1,6 +1,5 @@
 """The feature repo a command works on: found, read, and what stands in its registry."""
 
-import os
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ import typer
 from qanchor_plugin.cli.output import quiet_libraries
 from qanchor_plugin.declare import Declarations, Profile, Settings
 from qanchor_plugin.errors import DeclarationError, QAnchorError
-
-STORE_FILE = "feature_store.yaml"
+from qanchor_plugin.worker.settings import STORE_FILE, settings_of
 
 RepoOption = Annotated[
     Path | None,
@@ -104,23 +102,6 @@ def opened(given: Path | None) -> Iterator[Repo]:
     path = find_repo(given)
     with chdir(path):
         yield _read(path)
-
-
-def settings_of(path: Path) -> Settings:
-    """The ``qanchor:`` section alone, read without feast (it takes seconds to import).
-
-    Raises:
-        DeclarationError: the file is not YAML, or the section is absent or unusable.
-    """
-    import yaml
-
-    text = os.path.expandvars((path / STORE_FILE).read_text(encoding="utf-8"))
-    try:
-        body = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DeclarationError(f"{path / STORE_FILE} is not YAML: {error}") from error
-    section = body.get("qanchor") if isinstance(body, dict) else None
-    return Settings.from_mapping(section, repo_path=path)
 
 
 def profile_named(declared: Declarations, name: str | None) -> Profile:

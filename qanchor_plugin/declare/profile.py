@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 from qanchor_plugin.declare.checks import raise_faults, reject_unknown_keys, slug_faults
@@ -122,7 +123,7 @@ class Profile:
         """Modalities whose latest row describes the user."""
         return tuple(m for m in self.modalities if m.kind == "tabular")
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Identity of everything that the profile says, sources' protobuf bytes aside."""
         body = self.to_dict()

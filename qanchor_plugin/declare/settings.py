@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from qanchor_plugin.declare.checks import raise_faults, reject_unknown_keys
+from qanchor_plugin.declare.worker_settings import WorkerSettings
 from qanchor_plugin.errors import DeclarationError
 
 ON_MISS = ("compute", "null", "error")
+SPARK_EMBEDS_ON = ("executors", "workers")
 KV_MODES = ("auto", "never", "always")
 KV_SCHEMES = ("auto", "bf16", "int8")
 
@@ -31,6 +33,14 @@ class Settings:
         user_buckets: partitions of users in the lake (default 1: few large files).
         max_bad_row_share: a job stops above this share of unusable source rows (0 to 1).
         users_per_batch: users whose prefixes are built in one engine call.
+        pushed_days: how long a pushed event is waited for that the batch does not bring.
+        worker: the pool that computes for this store; None computes in this process.
+        spark_embeds_on: whether jobs embed on their ``executors`` or through the ``workers``.
+        spark_gpus: GPUs of each task that runs the engine, by a stage-level resource profile; 0 is none.
+        spark_task_cpus: cores of each such task; 0 is Spark's own ``spark.task.cpus``.
+        look_back_days: of sources that are not Delta, events this long before the newest one known are read
+            again at every refresh; what changed before that is seen by a full one.
+        max_misses_per_second: users a second whose misses are computed online; 0 is without limit.
         kv: keys and values beside the soft tokens: ``auto`` (where ``qanchor calibrate`` found that loading
             them is quicker than a prefill), ``never`` or ``always``.
         kv_scheme: ``bf16``, ``int8``, or ``auto``: the first of them that pays.
@@ -52,6 +62,13 @@ class Settings:
     user_buckets: int = 1
     max_bad_row_share: float = 0.01
     users_per_batch: int = 64
+    pushed_days: int = 7
+    worker: WorkerSettings | None = None
+    spark_embeds_on: str = "executors"
+    spark_gpus: int = 0
+    spark_task_cpus: int = 0
+    look_back_days: float = 7.0
+    max_misses_per_second: float = 0.0
     kv: str = "auto"
     kv_scheme: str = "auto"
     calibration: str | None = None
@@ -65,6 +82,9 @@ class Settings:
             faults.append(f"on_miss is {self.on_miss!r}; accepted are {list(ON_MISS)}.")
         if not 0 <= self.max_bad_row_share <= 1:
             faults.append(f"max_bad_row_share is {self.max_bad_row_share}; it is a share, 0 to 1.")
+        for name in ("look_back_days", "max_misses_per_second"):
+            if not getattr(self, name) >= 0:
+                faults.append(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if self.device not in ("auto", "cpu", "cuda"):
             faults.append(f"device is {self.device!r}; accepted are auto, cpu and cuda.")
         if self.kv not in KV_MODES:
@@ -74,10 +94,25 @@ class Settings:
         for name in ("prefix_memory_bytes", "prefix_folder_bytes"):
             if getattr(self, name) < 0:
                 faults.append(f"{name} is {getattr(self, name)}; it is a number of bytes, 0 or more.")
-        for name in ("max_compute_ms", "user_buckets", "users_per_batch"):
+        for name in ("max_compute_ms", "user_buckets", "users_per_batch", "pushed_days"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        faults += self._spark_faults()
         raise_faults([f"feature_store.yaml, qanchor: {fault}" for fault in faults])
+
+    def _spark_faults(self) -> list[str]:
+        faults = [
+            f"{name} is {getattr(self, name)}; it must be 0 or more."
+            for name in ("spark_gpus", "spark_task_cpus")
+            if getattr(self, name) < 0
+        ]
+        if self.spark_embeds_on not in SPARK_EMBEDS_ON:
+            faults.append(
+                f"spark_embeds_on is {self.spark_embeds_on!r}; accepted are {list(SPARK_EMBEDS_ON)}."
+            )
+        elif self.spark_embeds_on == "workers" and self.worker is None:
+            faults.append("spark_embeds_on is 'workers', and there is no 'worker:' section that says where.")
+        return faults
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any] | None, *, repo_path: Path) -> "Settings":
@@ -108,6 +143,8 @@ class Settings:
             values["on_miss"] = "null"  # YAML reads a bare null as None
         if values.get("clock") is not None:
             values["clock"] = _instant(values["clock"])
+        if values.get("worker") is not None:
+            values["worker"] = WorkerSettings.from_mapping(values["worker"], repo_path=repo_path)
         values["spark_conf"] = {k: str(v) for k, v in (values.get("spark_conf") or {}).items()}
         return cls(**values)
 

@@ -14,8 +14,17 @@ MISSES = Counter(
 )
 BACKEND_FAILURES = Counter(
     "qanchor_backend_failures",
-    "Requests whose misses the backend did not answer: over budget, all slots busy, or an error.",
+    "Requests whose misses the backend did not answer: over budget or rate, all slots busy, or an error.",
     ["reason"],
+)
+COALESCED = Counter(
+    "qanchor_coalesced_misses",
+    "Misses that waited for another request's computation of the same answer.",
+)
+UNKNOWN_USERS = Counter(
+    "qanchor_unknown_users",
+    "Answers 'unknown user': found (the lake was asked) and remembered (it had been, a moment ago).",
+    ["source"],
 )
 LAKE_FAILURES = Counter("qanchor_watermark_failures", "Reads of the watermarks that failed.")
 WRITE_BACK = Counter(

@@ -28,6 +28,7 @@ ROWS_PER_BATCH = 2_000
 
 _PAYLOAD = "payload"
 _WRITTEN = "written"
+_KNOWN = "known"
 _COLUMNS = (S.USER, S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.AS_OF, S.NUM_EVENTS)
 
 ToRows = Callable[[Any, pa.RecordBatch], list[WriteRow]]
@@ -49,19 +50,25 @@ def write_anchor(
 
 
 def newest_rows(spark: Any, settings: Settings, anchor: Anchor) -> Any:
-    """A DataFrame of one row a user: the newest cutoff, then the newest serving, of this identity."""
+    """A DataFrame of one row a user: the newest cutoff, then the newest serving, of this identity.
+
+    The embedding of a user of whom no behaviour is left in the lake is null: written, it takes the place of
+    what is online, and a read finds nobody.
+    """
     from pyspark.sql import functions as F
 
     from spark_jobs.tables import Lake
+    from spark_jobs.users import behaviour
 
-    rows = (
-        Lake(spark, settings)
-        .read("scenario_embeddings")
-        .where((F.col(S.SCENARIO) == anchor.scenario.name) & (F.col(S.SCENARIO_ID) == anchor.scenario_id))
+    lake = Lake(spark, settings)
+    rows = lake.read("scenario_embeddings").where(
+        (F.col(S.SCENARIO) == anchor.scenario.name) & (F.col(S.SCENARIO_ID) == anchor.scenario_id)
     )
     order = F.struct(S.CUTOFF, S.SERVED_AT, S.BATCH)
     best = rows.groupBy(S.USER).agg(F.max_by(F.struct(*_COLUMNS[1:]), order).alias("best"))
-    return best.select(S.USER, "best.*")
+    known = behaviour(lake, anchor.profile).select(S.USER).distinct().withColumn(_KNOWN, F.lit(True))
+    newest = best.select(S.USER, "best.*").join(known, on=S.USER, how="left")
+    return newest.withColumn(S.EMBEDDING, F.when(F.col(_KNOWN), F.col(S.EMBEDDING))).drop(_KNOWN)
 
 
 def write_ordinary(config: RepoConfig, task: MaterializationTask, job: Any) -> int:
@@ -155,10 +162,10 @@ class _AnchorRows:
 
 
 def _stored(
-    vector: list[float], name: str, cutoff: int, as_of: int | None, num_events: int
+    vector: list[float] | None, name: str, cutoff: int, as_of: int | None, num_events: int
 ) -> dict[str, Value]:
     return {
-        S.EMBEDDING: Value(float_list_val=FloatList(val=vector)),
+        S.EMBEDDING: Value() if vector is None else Value(float_list_val=FloatList(val=vector)),
         S.EMBEDDING_ID: Value(string_val=name),
         S.CUTOFF: Value(unix_timestamp_val=cutoff // R.MICROS),
         S.AS_OF: Value() if as_of is None else Value(unix_timestamp_val=as_of // R.MICROS),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from feast import FeatureView
@@ -17,12 +18,14 @@ from qanchor_plugin.declare import Profile, Scenario
 from qanchor_plugin.errors import DeclarationError
 from qanchor_plugin.feast_ext.anchor_source import AnchorSource
 from qanchor_plugin.identity import is_of_scenario, scenario_identity
+from qanchor_plugin.prefix_store.pushed import PushedMark
 
 STATUS, DATA_AS_OF = "status", "data_as_of"
 STORED, COMPUTED, STALE, UNKNOWN, MISSING = "stored", "computed", "stale", "unknown", "missing"
 JUDGED_BY = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.NUM_EVENTS)
 """Read along with whatever was requested."""
 
+_STORED = Value(string_val=STORED)
 MICROS = 1_000_000
 ENTITY_KEY_VERSION = 3
 
@@ -37,6 +40,8 @@ class Verdict(Enum):
     STALE = "stale"
     FOREIGN = "foreign"
     MISSING = "missing"
+    BEHIND = "behind"
+    """Lacks a pushed event, and the view says to serve it and recompute behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,11 @@ class Anchor:
             source._anchor = known  # type: ignore[attr-defined]  # the source's JSON never changes once read
         return known
 
+    @cached_property
+    def max_age(self) -> float | None:
+        """The scenario's ttl in microseconds; None for one that does not age."""
+        return self.scenario.ttl / timedelta(microseconds=1) if self.scenario.ttl else None
+
     @classmethod
     def _made(cls, source: AnchorSource) -> "Anchor":
         scenario, profile = source.scenario, source.profile
@@ -85,6 +95,25 @@ class Anchor:
         )
 
 
+class UserKeys(Sequence[bytes]):
+    """Serialised entity keys, each made when it is first looked at: a row that is a hit needs none."""
+
+    def __init__(self, keys: Sequence[EntityKey]) -> None:
+        self._keys = keys
+        self._made: list[bytes | None] = [None] * len(keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[number] for number in range(*row.indices(len(self)))]
+        made = self._made[row]
+        if made is None:
+            made = self._made[row] = entity_user(self._keys[row])
+        return made
+
+
 @dataclass(kw_only=True)
 class AnchorRead:
     """One anchor view of one request, and the rows read for it.
@@ -95,16 +124,18 @@ class AnchorRead:
         indexes: for each of them, its rows of the response.
         num_rows: rows of the response.
         rows: (event timestamp, features) for each key: as read, then as answered.
+        marks: what has been pushed of those users that have pushed events, when the read began.
     """
 
     view: FeatureView
     anchor: Anchor
     requested: list[str]
     keys: list[EntityKey]
-    users: list[bytes]
+    users: Sequence[bytes]
     indexes: Sequence[list[int]]
     num_rows: int
     rows: list[OnlineRow] = field(default_factory=list)
+    marks: dict[bytes, PushedMark] = field(default_factory=dict)
 
     @property
     def wanted(self) -> list[str]:
@@ -122,16 +153,17 @@ def judge(row: OnlineRow, anchor: Anchor, *, now: int, complete_to: int | None) 
         now: microseconds since 1970 UTC.
         complete_to: the scenario's watermark, or None.
     """
-    features = row[1]
-    if not features or S.EMBEDDING not in features or not features[S.EMBEDDING].float_list_val.val:
+    features = row[1] or {}
+    embedding = features.get(S.EMBEDDING)
+    if embedding is None or not embedding.float_list_val.val:
         return Verdict.MISSING, None
-    stored_id = features[S.EMBEDDING_ID].string_val if S.EMBEDDING_ID in features else None
-    if not is_of_scenario(stored_id, anchor.scenario_id):
+    stored_id = features.get(S.EMBEDDING_ID)
+    if stored_id is None or not is_of_scenario(stored_id.string_val, anchor.scenario_id):
         return Verdict.FOREIGN, None
-    cutoff = features[S.CUTOFF].unix_timestamp_val * MICROS if S.CUTOFF in features else 0
+    stored_cutoff = features.get(S.CUTOFF)
+    cutoff = 0 if stored_cutoff is None else stored_cutoff.unix_timestamp_val * MICROS
     as_of = max(cutoff, complete_to or 0)
-    ttl = anchor.scenario.ttl
-    if ttl and now - as_of > ttl / timedelta(microseconds=1):
+    if anchor.max_age is not None and now - as_of > anchor.max_age:
         return Verdict.STALE, as_of
     return Verdict.FRESH, as_of
 
@@ -139,6 +171,17 @@ def judge(row: OnlineRow, anchor: Anchor, *, now: int, complete_to: int | None) 
 def with_status(features: dict[str, Value], status: str, data_as_of: int | None) -> dict[str, Value]:
     """The same features with both answered fields set."""
     return {**features, STATUS: Value(string_val=status), **_instant(DATA_AS_OF, data_as_of)}
+
+
+def stored_row(read: AnchorRead, row: int, data_as_of: int | None) -> OnlineRow:
+    """A fresh row as it is served: as read, and of the two answered fields those that were asked for."""
+    stored_at, features = read.rows[row]
+    features = features or {}
+    if STATUS in read.requested:
+        features[STATUS] = _STORED
+    if DATA_AS_OF in read.requested:
+        features.update(_instant(DATA_AS_OF, data_as_of))
+    return stored_at, features
 
 
 def answer_features(answer: Answer, status: str) -> dict[str, Value]:

@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 ONLINE_SECONDS = 0.5
 HISTORY_SECONDS = 30.0
 MAX_BUFFERED = 20_000
+MAX_SHARED = 4_096
+"""Answers that are remembered as given, for the requests that shared their computation."""
 ONLINE_BATCH = "online"
 """The batch name of history rows that no refresh made."""
 
@@ -77,6 +79,7 @@ class WriteBack:
         self._flushing = threading.Lock()
         self._online: list[Kept] = []
         self._history: list[Kept] = []
+        self._given: OrderedDict[tuple[int, str], Answer] = OrderedDict()
         self._history_at = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -97,12 +100,22 @@ class WriteBack:
             for row, answer in answers
         ]
         with self._lock:
+            kept = [one for one in kept if self._is_new(one)]
             for name, buffer in (("online", self._online), ("history", self._history)):
                 room = max(0, MAX_BUFFERED - len(buffer))
                 buffer.extend(kept[:room])
                 WRITE_BACK.labels(name, "dropped").inc(len(kept[room:]))
             if self._thread is None and not self._stop.is_set():
                 self._start()
+
+    def _is_new(self, one: Kept) -> bool:
+        """Whether this very answer was not given here before: requests that waited for one call share it."""
+        key = (id(one.answer), one.anchor.scenario.name)
+        is_new = key not in self._given
+        self._given[key] = one.answer  # held, so that no other answer has its id
+        while len(self._given) > MAX_SHARED:
+            self._given.popitem(last=False)
+        return is_new
 
     def flush(self) -> None:
         """Everything buffered so far has been written or counted as failed."""

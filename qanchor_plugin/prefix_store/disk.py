@@ -7,11 +7,12 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import LakeError
 from qanchor_plugin.identity import digest
 from qanchor_plugin.prefix_store.entry import PrefixEntry
@@ -192,6 +193,17 @@ class DiskTier:
 
     def _write_used(self, used: int) -> None:
         (self.folder / ".used").write_bytes(_USED.pack(used))
+
+
+def forget_here(settings: Settings) -> dict[str, Callable[[Sequence[bytes]], int]]:
+    """By place, what removes users from this machine's disk tier; none without a folder.
+
+    Tiers of other machines are reached through their workers.
+    """
+    folder = settings.prefix_folder
+    if folder is None or not Path(folder).is_dir():
+        return {}
+    return {f"prefix folder {folder}": DiskTier(folder, settings.prefix_folder_bytes).forget}
 
 
 def _user_name(user: bytes) -> str:

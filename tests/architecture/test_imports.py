@@ -70,6 +70,9 @@ def _import_all(packages: tuple[str, ...], blocked: tuple[str, ...]) -> subproce
             id="backend without JVM",
         ),
         pytest.param(("qanchor_plugin.cli",), (*HEAVY, "hypothesis"), id="the command line starts light"),
+        pytest.param(
+            ("qanchor_plugin.worker",), ("feast", "pyspark", "delta"), id="worker without JVM, feast"
+        ),
         pytest.param(("qanchor_plugin.losses",), ("feast", "pyspark", "deltalake"), id="losses are pure"),
     ],
 )

@@ -13,6 +13,7 @@ from spark_jobs.build_sequences import plan
 from spark_jobs.failures import named_failures
 from spark_jobs.refresh import refresh
 from spark_jobs.session import get_session, session_conf
+from spark_jobs.source_changes import Consumed
 from spark_jobs.tables import Lake
 from tests.spark.records import HOUSEHOLD, purchases
 from tests.spark.world import PURCHASES, make_world, on, purchases_of_day
@@ -68,26 +69,27 @@ def test_a_vanished_column_and_a_lost_source_are_named(
         plan(spark, settings, [lost], {})
 
 
-def test_only_added_rows_are_read_and_any_other_change_rebuilds(
+def test_only_added_rows_are_read_and_any_other_change_compares(
     spark: SparkSession, settings: Settings, tmp_path: Path
 ) -> None:
     profile = profile_over(spark, tmp_path, GOOD)
     digest = profile.modalities[0].sequence_digest
     (first,) = plan(spark, settings, [profile], {})
-    assert (first.counts["rows"], first.replaces, first.batch.last) == (3, False, 0)
-    assert plan(spark, settings, [profile], {digest: [first.batch]}) == []
+    assert (first.counts["rows"], first.increment.kind, first.batch.last) == (3, "whole", 0)
+    assert plan(spark, settings, [profile], {digest: Consumed(batches=[first.batch])}) == []
 
     profile_over(spark, tmp_path, purchases_of_day(1))
-    (second,) = plan(spark, settings, [profile], {digest: [first.batch]})
-    assert (second.counts["rows"], second.replaces) == (4, False)
+    (second,) = plan(spark, settings, [profile], {digest: Consumed(batches=[first.batch])})
+    assert (second.counts["rows"], second.increment.kind) == (4, "added")
     assert str(second.batch).endswith(".1-1")
 
     spark.sql(f"DELETE FROM delta.`{tmp_path / 'purchases'}` WHERE household_id = 4")
-    (third,) = plan(spark, settings, [profile], {digest: [first.batch, second.batch]})
-    assert (third.counts["rows"], third.replaces) == (6, True)
+    (third,) = plan(spark, settings, [profile], {digest: Consumed(batches=[first.batch, second.batch])})
+    assert (third.counts["rows"], third.increment.kind) == (6, "compared")
+    assert "versions 2-2 did more than add rows, and the source keeps no change feed" in third.increment.why
     assert str(third.batch).endswith(".0-2")
 
-    (full,) = plan(spark, settings, [profile], {digest: [third.batch]}, full=True)
+    (full,) = plan(spark, settings, [profile], {digest: Consumed(batches=[third.batch])}, full=True)
     assert (str(full.batch), full.replaces) == (str(third.batch), True)
 
 

@@ -46,7 +46,9 @@ class World:
         rows.coalesce(1).write.format("delta").mode("append").save(str(self.folder / name))
 
 
-def make_world(spark: SparkSession, folder: Path, **changed: object) -> World:
+def make_world(
+    spark: SparkSession, folder: Path, *, window: timedelta = timedelta(days=20), **changed: object
+) -> World:
     """A world without rows."""
     settings = Settings(
         lake=str(folder / "lake"),
@@ -60,11 +62,14 @@ def make_world(spark: SparkSession, folder: Path, **changed: object) -> World:
         "shopper",
         HOUSEHOLD,
         [purchases(str(folder / "purchases"), known_at="created"), card(str(folder / "card"))],
-        window=timedelta(days=20),
+        window=window,
     )
     scenarios = [
-        Scenario(name=name, query=query, profile="shopper", engine="demo", engine_digest=digest, ttl=7 * DAY)
-        for name, query in (("milk_buyer", "Will they buy milk?"), ("churn", "Will they stop coming?"))
+        Scenario(name=name, query=query, profile="shopper", engine="demo", engine_digest=digest, ttl=ttl)
+        for name, query, ttl in (
+            ("milk_buyer", "Will they buy milk?", 7 * DAY),
+            ("churn", "Will they stop coming?", DAY),
+        )
     ]
     return World(spark, folder, settings, Declarations.of("test", [profile], scenarios))
 

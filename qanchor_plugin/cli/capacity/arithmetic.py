@@ -79,10 +79,10 @@ def _assumptions(demand: Demand, kv_scheme: str | None) -> list[str]:
     return [
         f"{demand.dirty_users:,.0f} users are dirty a day ({dirty}); each is prefilled once for all.",
         f"Every user has {demand.tokens} prefix tokens; every query has {demand.query_tokens} tokens.",
-        f"{demand.headroom:.0%} of each device's time is free; a refresh has {demand.window_hours:g} hours.",
+        f"{demand.headroom:.0%} of a device's time is free; a refresh has {demand.window_hours:g} hours.",
         "Online requests are misses: each pays soft tokens, a prefill and its queries; hits cost no device.",
         f"Stored are {stored}; {demand.copies} versions of a dirty user's rows stand before vacuum, and "
-        f"{demand.history_days} days of events, {EVENT_BYTES} B each; an embedding takes {EMBEDDING_BYTES} B.",
+        f"{demand.history_days} days of events of {EVENT_BYTES} B; an embedding takes {EMBEDDING_BYTES} B.",
         f"Spark spends {demand.spark_core_seconds:g} core seconds on a dirty user outside the engine (the "
         "default is the user-cost benchmark's at 80 users, where fixed costs weigh: an upper bound).",
     ]

@@ -77,8 +77,8 @@ def datasheet_costs(device: Device, shape: ModelShape, demand: Demand) -> UserCo
         kv_bytes={"bf16": float(kv), "int8": kv * 0.53},
         assumptions=(
             f"DATASHEET ARITHMETIC, not measured: {device.name} at {device.peak_flops / 1e12:.0f} TFLOP/s of "
-            f"dense bfloat16, {device.utilisation:.0%} of it in prefills and {device.suffix_utilisation:.0%} in "
-            f"queries, model {shape.name}. Run qanchor calibrate there and plan with --calibration FILE.",
+            f"dense bfloat16, {device.utilisation:.0%} of it in prefills, {device.suffix_utilisation:.0%} in "
+            f"queries; model {shape.name}. Run qanchor calibrate there and plan with --calibration FILE.",
             "Event vectors are looked up, not encoded: the soft tokens' own seconds are taken as none.",
         ),
     )

@@ -58,13 +58,16 @@ def test_a_stored_cache_answers_as_the_full_re_encode(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["demo", "paper"])
-def test_bf16_of_a_bf16_engine_changes_rounding_alone(engine_named, paper_config, prefixes_of, name, device):
+def test_bf16_of_a_bf16_engine_changes_no_bit(engine_named, paper_config, prefixes_of, name, device):
     engine = on(engine_named, name, device, paper_config, "bfloat16")
     prefixes, queries = prefixes_of(engine), [engine.prepare_query(one) for one in QUERIES]
     cutoffs = [TODAY] * len(prefixes)
     kept = engine.prefill(prefixes, scheme="bf16")
     loaded = engine.embed(prefixes, queries, cutoffs, kept=kept)
-    assert least_cosine(loaded, engine.embed(prefixes, queries, cutoffs)) >= 0.9999
+    if device == "cpu":
+        np.testing.assert_array_equal(loaded, engine.embed(prefixes, queries, cutoffs))
+    else:
+        assert least_cosine(loaded, engine.embed(prefixes, queries, cutoffs)) >= 0.9999
 
 
 def test_stored_and_prefilled_users_stand_in_one_call_in_order(paper, prefixes_of):
@@ -74,8 +77,9 @@ def test_stored_and_prefilled_users_stand_in_one_call_in_order(paper, prefixes_o
     mixed = [one if row % 2 else None for row, one in enumerate(kept)]
     together = paper.embed(prefixes, queries, cutoffs, kept=mixed)
     plain, loaded = (paper.embed(prefixes, queries, cutoffs, kept=one) for one in (None, kept))
-    np.testing.assert_allclose(together[::2], plain[::2], atol=1e-6)
-    np.testing.assert_allclose(together[1::2], loaded[1::2], atol=1e-6)
+    np.testing.assert_allclose(together[::2], plain[::2], atol=1e-5)
+    np.testing.assert_allclose(together[1::2], loaded[1::2], atol=1e-5)
+    assert np.abs(plain - loaded).max() > 1e-4, "else it could not be told which was taken"
 
 
 def test_bytes_of_a_prefix_are_those_of_the_formula(paper, demo):

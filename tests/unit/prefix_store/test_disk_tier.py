@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import LakeError
-from qanchor_plugin.prefix_store import DiskTier
+from qanchor_plugin.prefix_store import DiskTier, forget_here
 from tests.unit.prefix_store.entries import entry, kept
 
 
@@ -128,6 +129,9 @@ def test_forget_removes_every_file_of_a_user_and_no_other(tmp_path):
     assert tier.forget([b"u1", b"u9"]) == 2
     assert [tier.get(user, "p1") is None for user in (b"u1", b"u2")] == [True, False]
     assert tier.held_bytes == files(tier)[0].stat().st_size
+    ((place, forget),) = forget_here(Settings(lake="lake", prefix_folder=str(tmp_path))).items()
+    assert (place, forget([b"u2"]), files(tier)) == (f"prefix folder {tmp_path}", 1, [])
+    assert forget_here(Settings(lake="lake", prefix_folder=str(tmp_path / "none"))) == {}
 
 
 def test_what_a_killed_writer_left_is_removed_when_old(tmp_path):

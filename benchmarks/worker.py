@@ -1,0 +1,277 @@
+"""A worker against the engine called directly: throughput of a batch, and latency under half its load.
+
+The worker is a process of its own on this machine, so its callers' own work counts against it. Bars: 90% of
+the engine's throughput, and a 99th percentile under half load of at most 3 times a single request.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.flight as flight
+
+from benchmarks.qwen_shape import write_engine
+from benchmarks.results import Row, keep, machine
+from benchmarks.shop import QUESTIONS
+from benchmarks.worker_lake import END, END_MICROS, profile_of, user_of, write_lake
+from qanchor_plugin.backend import Ask, LocalBackend, wire
+from qanchor_plugin.backend.engines import shared_engine
+from qanchor_plugin.declare import Profile, Settings
+
+COMMAND = "python -m benchmarks.worker"
+CALLERS = 4
+MOST_TIMES_SINGLE = 3.0
+
+
+class Caller:
+    """A connection; its calls raise what the worker raised."""
+
+    def __init__(self, address: str) -> None:
+        self._client = flight.FlightClient(address)
+
+    def embed(self, asks: Sequence[Ask], batch: Any, cutoffs: Sequence[int], **given: Any) -> None:
+        """The answers came and are sound."""
+        header = wire.Header(asks=tuple(asks), deadline_ms=600_000, request_id="bench", **given)
+        descriptor = flight.FlightDescriptor.for_command(header.to_bytes())
+        writer, reader = self._client.do_exchange(descriptor)
+        with writer:
+            writer.begin(batch.schema)
+            writer.write_batch(batch)
+            writer.done_writing()
+            wire.read_answers(_messages(reader), asked=asks, cutoffs=cutoffs)
+
+
+def main() -> None:
+    """The figures stand in results/performance.json (``--quick`` prints them and keeps nothing)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the demo engine, few users, nothing is kept")
+    parser.add_argument("--users", type=int, default=0, help="users of a batch (32, quick 64)")
+    parser.add_argument("--rounds", type=int, default=3, help="times that both are measured in turn")
+    given = parser.parse_args()
+    users = given.users or (64 if given.quick else 32)
+    with tempfile.TemporaryDirectory() as scratch:
+        engine = "demo" if given.quick else str(write_engine(Path(scratch) / "engine"))
+        rows = measure(Path(scratch) / "lake", engine, num_users=users, rounds=given.rounds)
+    for row in rows:
+        print(
+            f"{row.row}: {row.value:.4g} {row.unit} ({row.baseline_name} {row.baseline:.4g}, {row.ratio:.2f})"
+        )
+    if not given.quick:
+        keep("performance", rows)
+
+
+def measure(lake: Path, engine: str, *, num_users: int, rounds: int) -> list[Row]:
+    """The rows of table ``worker``."""
+    settings = Settings(lake=str(lake), clock=END, engine=engine, device="cpu")
+    local = LocalBackend(settings)
+    profile = profile_of(250 if engine != "demo" else 64)
+    asks = [Ask(profile=profile, query=query, engine=engine) for query in QUESTIONS]
+    local.prepare(asks)
+    write_lake(lake, shared_engine(engine, "cpu"), profile, num_users=num_users, num_events=250)
+    users = [user_of(number) for number in range(num_users)]
+    with running(lake, engine, asks) as address:
+        batch = [_prefixes(local, profile, asks, users, address, rounds)]
+        batch.append(_named(local, asks, users, address, rounds))
+        return [*batch, _latency(asks[:1], users, address, 5.0 if engine == "demo" else 60.0)]
+
+
+def _prefixes(
+    local: LocalBackend, profile: Profile, asks: list[Ask], users: list[bytes], address: str, rounds: int
+) -> Row:
+    """Soft tokens sent, as a Spark job without a GPU does; the engine has them already."""
+    local.embed(users, END_MICROS, asks[:1])
+    entries = [entry.with_kv(None) for entry in local.memory._entries.values()]
+    chunks = [entries[start : start + 8] for start in range(0, len(entries), 8)]
+
+    def direct() -> None:
+        for chunk in chunks:
+            local.embed_prefixes(chunk, [END_MICROS] * len(chunk), asks)
+
+    def send(caller: Caller, chunk: Any) -> None:
+        cutoffs = [END_MICROS] * len(chunk)
+        caller.embed(asks, wire.prefix_batch(chunk, cutoffs), cutoffs, kind="prefixes", priority="batch")
+
+    found = _in_turn(direct, lambda: _all_sent(address, chunks, send), len(users) * len(asks), rounds)
+    return _throughput("embeddings of soft tokens sent to a worker", found, "the engine in process")
+
+
+def _named(local: LocalBackend, asks: list[Ask], users: list[bytes], address: str, rounds: int) -> Row:
+    """Users named, prefixes in both sides' memory: lake read, slice, suffixes."""
+    chunks = [users[start : start + 8] for start in range(0, len(users), 8)]
+
+    def direct() -> None:
+        for chunk in chunks:
+            local.embed(chunk, END_MICROS, asks)
+
+    def send(caller: Caller, chunk: Any) -> None:
+        caller.embed(
+            asks,
+            wire.users_batch(chunk),
+            [END_MICROS] * len(chunk),
+            kind="users",
+            priority="batch",
+            cutoff=END_MICROS,
+        )
+
+    direct()
+    _all_sent(address, chunks, send)
+    found = _in_turn(direct, lambda: _all_sent(address, chunks, send), len(users) * len(asks), rounds)
+    return _throughput("embeddings of users named to a worker", found, "the backend in process")
+
+
+def _latency(asks: list[Ask], users: list[bytes], address: str, seconds: float) -> Row:
+    """One user, one query, arrivals at random at half of what the worker can do."""
+    caller = Caller(address)
+    batches = [wire.users_batch([user]) for user in users]
+
+    def one(number: int, through: Caller | None = None) -> None:
+        batch = batches[number % len(batches)]
+        (through or caller).embed(asks, batch, [END_MICROS], kind="users", cutoff=END_MICROS)
+
+    for number in range(len(users)):
+        one(number)
+    single = float(np.median([_timed(lambda number=number: one(number)) for number in range(40)]))
+    capacity = _saturated(address, one, min(seconds, 10.0))
+    latencies = _open_loop(address, one, rate=capacity / 2, seconds=seconds)
+    p99, allowed = float(np.percentile(latencies, 99)), MOST_TIMES_SINGLE * single
+    print(
+        f"single {single * 1000:.1f} ms; capacity {capacity:.1f}/s; "
+        f"median {np.median(latencies) * 1000:.1f} ms"
+    )
+    return Row(
+        table="worker",
+        row="99th percentile of one user and query under half load",
+        value=1000 * p99,
+        unit="ms",
+        baseline=1000 * allowed,
+        baseline_name="3 times a single request",
+        ratio=allowed / p99,
+        n=len(latencies),
+        command=COMMAND,
+        machine=machine(),
+    )
+
+
+def _in_turn(
+    direct: Callable[[], None], through: Callable[[], None], num: int, rounds: int
+) -> list[tuple[float, float]]:
+    """(engine, worker) in embeddings a second, measured one after the other, round by round."""
+    return [(num / _timed(direct), num / _timed(through)) for _ in range(rounds)]
+
+
+def _throughput(row: str, found: list[tuple[float, float]], baseline: str) -> Row:
+    ratios = [worker / direct for direct, worker in found]
+    return Row(
+        table="worker",
+        row=row,
+        value=float(np.median([worker for _, worker in found])),
+        unit="/s",
+        baseline=float(np.median([direct for direct, _ in found])),
+        baseline_name=baseline,
+        ratio=float(np.median(ratios)),
+        n=len(found),
+        spread=float(np.std(ratios)),
+        command=COMMAND,
+        machine=machine(),
+    )
+
+
+def _all_sent(address: str, chunks: Sequence[Any], send: Callable[[Caller, Any], None]) -> None:
+    with ThreadPoolExecutor(CALLERS) as pool:
+        callers = [Caller(address) for _ in range(CALLERS)]
+        futures = [pool.submit(send, callers[n % CALLERS], chunk) for n, chunk in enumerate(chunks)]
+        for future in futures:
+            future.result()
+
+
+def _saturated(address: str, one: Callable[..., None], seconds: float) -> float:
+    """Requests a second when eight callers never pause."""
+    until, done = time.perf_counter() + seconds, []
+
+    def run() -> None:
+        caller, number = Caller(address), 0
+        while time.perf_counter() < until:
+            one(number, caller)
+            number += 1
+        done.append(number)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done) / seconds
+
+
+def _open_loop(address: str, one: Callable[..., None], *, rate: float, seconds: float) -> list[float]:
+    """Seconds from each request's scheduled arrival to its answer; arrivals do not wait for answers."""
+    random = np.random.default_rng(11)
+    instants = np.cumsum(random.exponential(1 / rate, max(200, int(rate * seconds))))
+    callers = [Caller(address) for _ in range(16)]
+    started = time.perf_counter() + 0.05
+
+    def ask(number: int) -> float:
+        one(number, callers[number % len(callers)])
+        return time.perf_counter() - started - instants[number]
+
+    with ThreadPoolExecutor(len(callers)) as pool:
+        futures = []
+        for number, instant in enumerate(instants):
+            time.sleep(max(0.0, started + instant - time.perf_counter()))
+            futures.append(pool.submit(ask, number))
+        return [future.result() for future in futures]
+
+
+def _timed(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def running(lake: Path, engine: str, asks: Sequence[Ask]) -> Iterator[str]:
+    """The address of a worker over the lake; it has ended afterwards."""
+    queries = [part for ask in asks for part in ("--warm-query", ask.query)]
+    command = [sys.executable, "-m", "qanchor_plugin.cli.main", "worker", "--json", "--device", "cpu"]
+    command += ["--lake", str(lake), "--engine", engine, "--listen", "127.0.0.1:0", *queries]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+        try:
+            address = ""
+            for line in process.stdout:
+                event = json.loads(line)
+                address = event.get("address", address)
+                if event["event"] == "ready":
+                    break
+            else:
+                log.seek(0)
+                raise SystemExit(f"the worker did not start:\n{log.read().decode()[-3000:]}")
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+            process.stdout.close()
+
+
+def _messages(reader: Any) -> Iterator[tuple[Any, bytes | None]]:
+    while True:
+        try:
+            chunk = reader.read_chunk()
+        except StopIteration:
+            return
+        yield chunk.data, None if chunk.app_metadata is None else chunk.app_metadata.to_pybytes()
+
+
+if __name__ == "__main__":
+    main()
