@@ -33,10 +33,10 @@ def lake_folder(lake: str) -> Path:
 def tables_of(folder: Path) -> dict[str, TableFiles]:
     """Every Delta table in the lake's folder by name, those that this version does not know among them."""
     names = sorted(one.name for one in folder.iterdir() if (one / LOG).is_dir())
-    return {name: _opened(folder, name) for name in names}
+    return {name: opened(folder, name) for name in names}
 
 
-def _opened(folder: Path, name: str) -> TableFiles:
+def opened(folder: Path, name: str) -> TableFiles:
     """One table, to be written as the jobs write it: statistics of no user and no text."""
     compression = "none" if name in UNCOMPRESSED else "snappy"
     return TableFiles(folder / name, statistics=STATISTICS.get(name, ()), compression=compression)
