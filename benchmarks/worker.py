@@ -217,7 +217,7 @@ def _saturated(address: str, one: Callable[..., None], seconds: float) -> float:
 def _open_loop(address: str, one: Callable[..., None], *, rate: float, seconds: float) -> list[float]:
     """Seconds from each request's scheduled arrival to its answer; arrivals do not wait for answers."""
     random = np.random.default_rng(11)
-    instants = np.cumsum(random.exponential(1 / rate, max(200, int(rate * seconds))))
+    instants = np.cumsum(random.exponential(1 / rate, max(20, int(rate * seconds))))
     callers = [Caller(address) for _ in range(16)]
     started = time.perf_counter() + 0.05
 

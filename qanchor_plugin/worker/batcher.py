@@ -141,8 +141,9 @@ class Batcher:
         self._metrics.batch_rows.observe(len(batch.rows))
         self._metrics.compute_seconds.labels(batch.pieces[0].request.header.kind).observe(seconds)
         with self._changed:
+            for request in {id(piece.request): piece.request for piece in batch.pieces}.values():
+                request.compute_seconds += seconds
             for piece in batch.pieces:
-                piece.request.compute_seconds += seconds
                 self._left(piece)
             self._gauges()
 
