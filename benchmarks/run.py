@@ -5,7 +5,10 @@ import sys
 
 from benchmarks import results
 
-BENCHMARKS = ("user_cost", "driver_memory", "refresh", "commands", "worker", "online_hits")
+BENCHMARKS = (
+    "user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "kv", "plan", "worker",
+    "online_hits", "commands",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ SCENARIO, SCENARIO_ID, EMBEDDING, EMBEDDING_ID = (
     "embedding_id",
 )
 SERVED_AT = "served_at"
+PUSHED_AT, PUSHED_ROW, GROUP_TEXTS = "pushed_at", "pushed_row", "group_texts"
 QUERY, ANSWER, KIND, TOPIC, EVIDENCE, GENERATOR = "query", "answer", "kind", "topic", "evidence", "generator"
 ALTERNATIVES, SHARD, HELD_OUT = "alternatives", "shard", "held_out"
 JOB, RUN, STATE, STARTED_AT, ENDED_AT = "job", "run", "state", "started_at", "ended_at"
@@ -170,6 +171,31 @@ JOB_RUNS = pa.schema(
 """``state``: succeeded or failed. ``source_versions`` and ``counts`` are JSON. A row with a scenario
 says that this scenario is complete up to ``complete_to``."""
 
+PUSHED_EVENTS = pa.schema(
+    [
+        (MODALITY, pa.string()),
+        (MODALITY_DIGEST, pa.string()),
+        (USER, pa.binary()),
+        (USER_KEY, pa.string()),
+        (BATCH, pa.string()),
+        (PUSHED_ROW, pa.string()),
+        (PUSHED_AT, INSTANT),
+        (EVENT_AT, INSTANT),
+        (KNOWN_AT, INSTANT),
+        (TEXT_ID, pa.binary()),
+        (GROUPS, pa.binary()),
+        (AMOUNTS, pa.list_(pa.float64())),
+        (TEXT, pa.string()),
+        (GROUP_TEXTS, pa.list_(pa.string())),
+    ]
+)
+"""Events that came by ``store.push`` and that the batch has not brought yet: one row an event, rendered as
+the batch renders it, with its own texts (``event_texts`` may lack them). ``batch`` names the push, and
+``pushed_row`` the row; ``pushed_at`` is the wall's time. Written by delta-rs alone, read without Spark."""
+
+PUSHED_STATISTICS = (MODALITY, MODALITY_DIGEST, BATCH, PUSHED_AT)
+"""Columns of ``pushed_events`` whose bounds the Delta log keeps, whoever creates the table."""
+
 TABLES: dict[str, pa.Schema] = {
     "event_texts": EVENT_TEXTS,
     "event_vectors": EVENT_VECTORS,
@@ -179,6 +205,7 @@ TABLES: dict[str, pa.Schema] = {
     "user_prefixes": USER_PREFIXES,
     "scenario_embeddings": SCENARIO_EMBEDDINGS,
     "job_runs": JOB_RUNS,
+    "pushed_events": PUSHED_EVENTS,
 }
 
 PAIRS_TABLE = "useru_pairs"
@@ -193,6 +220,7 @@ PARTITIONED_BY: dict[str, tuple[str, ...]] = {
     "user_prefixes": (PROFILE, USER_BUCKET),
     "scenario_embeddings": (SCENARIO, USER_BUCKET),
     "job_runs": (),
+    "pushed_events": (),
 }
 
 EMBEDDING_DIM = 128

@@ -1,9 +1,10 @@
 """Behaviour to ``user_prefixes``: users whose visible events changed get a new prefix."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import StorageLevel
 from pyspark.accumulators import Accumulator
 from pyspark.sql import DataFrame
@@ -16,6 +17,7 @@ from qanchor_plugin.prefix_store import KVPolicy, entry_to_row, kv_policy, make_
 from qanchor_plugin.sequence import UserSlice, slice_at
 from qanchor_plugin.sequence.next_change import next_change
 from spark_jobs.engines import AskedGroup, EngineRef, engine_on_driver
+from spark_jobs.isolation import FailedUsers, apart, failed_users, told
 from spark_jobs.progress import Progress, stage
 from spark_jobs.resources import engine_profile
 from spark_jobs.tables import Lake
@@ -37,7 +39,7 @@ def build(
     vectors: str,
     progress: Progress,
     users: DataFrame | None = None,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """The newest prefix with ``cutoff <= end`` of the given users is the one visible at ``end``.
 
     Args:
@@ -47,7 +49,7 @@ def build(
         vectors: folder of the vector snapshot.
 
     Returns:
-        ``{"users": …, "written": …}``.
+        ``{"users": …, "written": …}``, and who failed (:func:`~spark_jobs.isolation.told`).
     """
     rows = behaviour(lake, group.profile)
     if users is not None:
@@ -59,8 +61,9 @@ def build(
     stood = newest_prefixes(lake, group, end=end).select(S.USER, F.col(S.PREFIX_ID).alias(_STOOD), change)
     ready = by_user(rows.join(stood, on=S.USER, how="left"), num, settings.users_per_batch)
     with stage(lake.spark, progress, f"prefixes of {group.profile.name}", num) as done:
+        failed = failed_users(lake.spark)
         policy = kv_policy(settings, engine_on_driver(group.engine.name, group.engine.device))
-        make = _builder(group, settings.users_per_batch, end, run, vectors, done, policy)
+        make = _builder(group, settings.users_per_batch, end, run, vectors, done, failed, policy)
         schema, profile = lake.schema("user_prefixes"), engine_profile(lake.spark, settings)
         made = ready.mapInArrow(make, schema, profile=profile).persist(StorageLevel.DISK_ONLY)
         try:
@@ -69,7 +72,7 @@ def build(
                 lake.append("user_prefixes", made.sortWithinPartitions(S.USER))
         finally:
             made.unpersist()
-    return {"users": num, "written": written}
+    return {"users": num, "written": written, **told(failed, num_users=num)}
 
 
 def newest_prefixes(lake: Lake, group: AskedGroup, *, end: int) -> DataFrame:
@@ -103,32 +106,36 @@ def _builder(
     run: str,
     vectors: str,
     done: Accumulator[int],
+    failed: FailedUsers,
     policy: KVPolicy,
 ) -> Callable[[_Batches], _Batches]:
     schema = S.USER_PREFIXES
 
+    def prefixes(rows: pa.Table) -> list[dict[str, Any]]:
+        facts = _facts(rows)
+        changed = []
+        for one in histories(rows, group.profile):
+            sliced, change = slice_at(one, group.profile, end), next_change(one, group.profile, end)
+            stood = facts[one.user]
+            if (prefix_id_of(group, sliced.visible_digest), change) != (
+                stood[_STOOD],
+                stood[_STOOD_CHANGE],
+            ):
+                stood[S.NEXT_CHANGE_AT] = change
+                changed.append(sliced)
+        return list(_prefix_rows(changed, group, facts, end=end, run=run, vectors=vectors, policy=policy))
+
     def make(batches: _Batches) -> _Batches:
         for rows in user_batches(batches, users_per_batch):
-            facts = _facts(rows)
-            changed = []
-            for one in histories(rows, group.profile):
-                sliced, change = slice_at(one, group.profile, end), next_change(one, group.profile, end)
-                stood = facts[one.user]
-                if (prefix_id_of(group, sliced.visible_digest), change) != (
-                    stood[_STOOD],
-                    stood[_STOOD_CHANGE],
-                ):
-                    stood[S.NEXT_CHANGE_AT] = change
-                    changed.append(sliced)
-            made = _prefix_rows(changed, group, facts, end=end, run=run, vectors=vectors, policy=policy)
+            made = apart(rows, prefixes, failed)
+            done.add(pc.count_distinct(rows[S.USER]).as_py())
             for part in _by_bytes(made):
                 yield from pa.Table.from_pylist(part, schema=schema).to_batches()
-            done.add(len(facts))
 
     return make
 
 
-def _by_bytes(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _by_bytes(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """The rows in runs of at most ``_RUN_BYTES`` (one row at least): keys and values are megabytes a user."""
     run: list[dict[str, Any]] = []
     size = 0

@@ -28,6 +28,7 @@ from spark_jobs.source_changes import (
 )
 from spark_jobs.sources import Batch, place
 from spark_jobs.tables import Lake
+from spark_jobs.transforms.forgotten import without_forgotten
 from spark_jobs.transforms.validate import REASONS, count_rows, normalised, num_bad, required_columns, usable
 
 FUTURE_SLACK = timedelta(days=1)
@@ -120,7 +121,8 @@ def plan(
         if missing:
             faults.append(missing)
             continue
-        one = _planned(modality, entities, new, latest)
+        kept = without_forgotten(new.rows, entities, settings.lake)
+        one = _planned(modality, entities, new, kept, latest)
         planned.append(one)
         faults += _too_many_bad(one, settings.max_bad_row_share)
     if faults:
@@ -170,9 +172,10 @@ def _since(settings: Settings, modality: Modality, newest: Newest | None) -> dat
 
 
 def _planned(
-    modality: Modality, entities: tuple[EntityRef, ...], new: Increment, latest: datetime
+    modality: Modality, entities: tuple[EntityRef, ...], new: Increment, kept: DataFrame, latest: datetime
 ) -> Planned:
-    rows, changed = new.rows, None
+    """``kept``: the increment's rows without those of forgotten users."""
+    rows, changed = kept, None
     if new.kind == CHANGED:
         after = normalised(
             rows.where(F.col(CHANGE_TYPE).isin(INSERT, AFTER)), modality, entities, latest=latest
@@ -185,7 +188,7 @@ def _planned(
         counts = count_rows(shaped)
     shaped = usable(shaped)
     if modality.static and new.kind in (ADDED, CHANGED):  # one row a user: an added one replaces another
-        changed = normalised(new.rows, modality, entities, latest=latest)
+        changed = normalised(kept, modality, entities, latest=latest)
     return Planned(
         modality=modality,
         entities=entities,

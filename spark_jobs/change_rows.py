@@ -12,6 +12,7 @@ from spark_jobs.exchange import exchange
 from spark_jobs.sources import mapped_name, read_source
 from spark_jobs.tables import Lake
 from spark_jobs.transforms.differences import UNITS, differing
+from spark_jobs.transforms.forgotten import without_forgotten
 from spark_jobs.transforms.render import not_in, rendered, texts
 from spark_jobs.transforms.sequences import bucket_of, month_of, profile_rows, sequences
 from spark_jobs.transforms.validate import KEYS, normalised, usable
@@ -144,6 +145,7 @@ def _now_of_touched(lake: Lake, planned: "Planned") -> DataFrame:
     source = read_source(lake.spark, modality.source, version=new.version)
     if modality.kind == "events":
         source = _within(source, planned)
+    source = without_forgotten(source, planned.entities, lake.folder)
     current = usable(normalised(source, modality, planned.entities, latest=planned.latest))
     again = _with_month(current).join(F.broadcast(touched), on=unit, how="left_semi")
     others = _with_month(planned.shaped).join(F.broadcast(touched), on=unit, how="left_anti")

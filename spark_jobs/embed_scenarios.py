@@ -17,8 +17,10 @@ from qanchor_plugin.prefix_store import PrefixEntry, entry_from_row
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 from spark_jobs.build_prefixes import prefixes_of
 from spark_jobs.engines import AskedGroup, AskedQuery, EngineRef
+from spark_jobs.isolation import FailedUsers, apart, failed_users, told
 from spark_jobs.progress import Progress, stage
 from spark_jobs.resources import engine_profile
+from spark_jobs.stored_keys import StoredKeys, stored_keys
 from spark_jobs.tables import Lake
 from spark_jobs.users import by_user, user_batches
 
@@ -46,7 +48,7 @@ def embed(
     served_at: int,
     run: str,
     progress: Progress,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """The wanted answers at ``end`` stand in ``scenario_embeddings``, made from the stored prefixes.
 
     Args:
@@ -56,7 +58,7 @@ def embed(
         run: name of the rows written.
 
     Returns:
-        ``{"users": …, "written": …}``.
+        ``{"users": …, "written": …}``, and who failed (:func:`~spark_jobs.isolation.told`).
     """
     users = wanted.count()
     if not users:
@@ -66,7 +68,9 @@ def embed(
     ready = by_user(ready, users, settings.users_per_batch)
     title = f"{len(group.queries)} scenarios of {group.profile.name}"
     with stage(lake.spark, progress, title, users) as done:
-        make = _embedder(group, settings.users_per_batch, (end, served_at), run, done)
+        failed = failed_users(lake.spark)
+        keys = stored_keys(settings, group)
+        make = _embedder(group, settings.users_per_batch, (end, served_at), run, done, failed, keys)
         schema, profile = lake.schema("scenario_embeddings"), engine_profile(lake.spark, settings)
         made = ready.mapInArrow(make, schema, profile=profile).persist(StorageLevel.DISK_ONLY)
         try:
@@ -75,7 +79,7 @@ def embed(
                 lake.append("scenario_embeddings", made)
         finally:
             made.unpersist()
-    return {"users": users, "written": written}
+    return {"users": users, "written": written, **told(failed, num_users=users)}
 
 
 def embedding_id_of(query: AskedQuery, prefix_id: str, ref: EngineRef, cutoff: int) -> str:
@@ -85,37 +89,47 @@ def embedding_id_of(query: AskedQuery, prefix_id: str, ref: EngineRef, cutoff: i
 
 
 def _embedder(
-    group: AskedGroup, users_per_batch: int, instants: tuple[int, int], run: str, done: Accumulator[int]
+    group: AskedGroup,
+    users_per_batch: int,
+    instants: tuple[int, int],
+    run: str,
+    done: Accumulator[int],
+    failed: FailedUsers,
+    keys: StoredKeys | None,
 ) -> Callable[[_Batches], _Batches]:
     end, served_at = instants
 
+    def answers(rows: pa.Table) -> list[dict[str, Any]]:
+        return [
+            {
+                S.SCENARIO: query.scenario,
+                S.SCENARIO_ID: query.scenario_id,
+                S.USER: row[S.USER],
+                S.USER_KEY: row[S.USER_KEY],
+                S.USER_BUCKET: row[S.USER_BUCKET],
+                S.BATCH: run,
+                S.CUTOFF: end,
+                S.EMBEDDING_ID: identity,
+                S.EMBEDDING: vector,
+                S.AS_OF: row[S.AS_OF],
+                S.NUM_EVENTS: row[S.NUM_EVENTS],
+                S.SERVED_AT: served_at,
+            }
+            for row, query, identity, vector in _answers(rows.to_pylist(), group, end, keys)
+        ]
+
     def make(batches: _Batches) -> _Batches:
         for rows in user_batches(batches, users_per_batch):
-            made = []
-            for row, query, identity, vector in _answers(rows.to_pylist(), group, end):
-                made.append(
-                    {
-                        S.SCENARIO: query.scenario,
-                        S.SCENARIO_ID: query.scenario_id,
-                        S.USER: row[S.USER],
-                        S.USER_KEY: row[S.USER_KEY],
-                        S.USER_BUCKET: row[S.USER_BUCKET],
-                        S.BATCH: run,
-                        S.CUTOFF: end,
-                        S.EMBEDDING_ID: identity,
-                        S.EMBEDDING: vector,
-                        S.AS_OF: row[S.AS_OF],
-                        S.NUM_EVENTS: row[S.NUM_EVENTS],
-                        S.SERVED_AT: served_at,
-                    }
-                )
+            made = apart(rows, answers, failed)
             done.add(rows.num_rows)
             yield from pa.Table.from_pylist(made, schema=S.SCENARIO_EMBEDDINGS).to_batches()
 
     return make
 
 
-def _answers(rows: list[dict[str, Any]], group: AskedGroup, end: int) -> Iterator[tuple[Any, ...]]:
+def _answers(
+    rows: list[dict[str, Any]], group: AskedGroup, end: int, keys: StoredKeys | None
+) -> Iterator[tuple[Any, ...]]:
     """(row, query, embedding id, vector) of every wanted answer."""
     wanted = [
         (row, query, embedding_id_of(query, row[S.PREFIX_ID], group.engine, end))
@@ -127,11 +141,14 @@ def _answers(rows: list[dict[str, Any]], group: AskedGroup, end: int) -> Iterato
         return
     from spark_jobs.embedder import embedder_of
 
-    users = {row[S.USER]: _prefix(row) for row, _, _ in wanted}
+    row_of = {row[S.USER]: row for row, _, _ in wanted}
+    users = {user: _prefix(row) for user, row in row_of.items()}
+    kept = None if keys is None else keys.of(list(row_of.values()))
     place = {user: number for number, user in enumerate(users)}
     asked = {query.scenario: query for _, query, _ in wanted}
     column = {scenario: number for number, scenario in enumerate(asked)}
-    vectors = embedder_of(group).embed(list(users.values()), list(asked.values()), [end] * len(users))
+    prefixes, queries = list(users.values()), list(asked.values())
+    vectors = embedder_of(group).embed(prefixes, queries, [end] * len(users), kept)
     for row, query, identity in wanted:
         yield row, query, identity, vectors[place[row[S.USER]], column[query.scenario]]
 

@@ -17,6 +17,7 @@ from spark_jobs.engines import AskedGroup, AskedQuery
 if TYPE_CHECKING:
     from qanchor_plugin.backend.flight import FlightBackend
     from qanchor_plugin.engine import Prefix
+    from qanchor_plugin.engine.kv import KeptKV
 
 Float32 = npt.NDArray[np.float32]
 
@@ -27,9 +28,16 @@ class Embedder(Protocol):
     """Answers the queries of a group."""
 
     def embed(
-        self, prefixes: "Sequence[Prefix]", queries: Sequence[AskedQuery], cutoffs: Sequence[int]
+        self,
+        prefixes: "Sequence[Prefix]",
+        queries: Sequence[AskedQuery],
+        cutoffs: Sequence[int],
+        kept: "Sequence[KeptKV | None] | None" = None,
     ) -> Float32:
         """(P, Q, 128) float32, L2-normalised: every query of every prefix at its cutoff (microseconds).
+
+        Args:
+            kept: stored keys and values of each prefix, where there are any; workers have their own.
 
         Raises:
             EngineError, BackendError: there is no answer.
@@ -48,14 +56,18 @@ class OnExecutor:
         self._ref = group.engine
 
     def embed(
-        self, prefixes: "Sequence[Prefix]", queries: Sequence[AskedQuery], cutoffs: Sequence[int]
+        self,
+        prefixes: "Sequence[Prefix]",
+        queries: Sequence[AskedQuery],
+        cutoffs: Sequence[int],
+        kept: "Sequence[KeptKV | None] | None" = None,
     ) -> Float32:
         """As the protocol says."""
         from spark_jobs.executor import engine_of, query_of
 
         ref = self._ref
         ready = [query_of(ref.name, ref.device, ref.digest, one.query, one.soft_prompt) for one in queries]
-        return engine_of(ref.name, ref.device, ref.digest).embed(prefixes, ready, cutoffs)
+        return engine_of(ref.name, ref.device, ref.digest).embed(prefixes, ready, cutoffs, kept=kept)
 
 
 class OnWorkers:
@@ -66,7 +78,11 @@ class OnWorkers:
         self._group, self._pool = group, pool_of(group.workers)
 
     def embed(
-        self, prefixes: "Sequence[Prefix]", queries: Sequence[AskedQuery], cutoffs: Sequence[int]
+        self,
+        prefixes: "Sequence[Prefix]",
+        queries: Sequence[AskedQuery],
+        cutoffs: Sequence[int],
+        kept: "Sequence[KeptKV | None] | None" = None,
     ) -> Float32:
         """As the protocol says."""
         answers = self._pool.embed_prefixes(

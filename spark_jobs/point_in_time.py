@@ -1,34 +1,46 @@
 """Embeddings as of each row's own instant: what a trainer reads.
 
-Exact: the cutoff is the row's instant. Rows of one user that see the same events share a prefix, and all
-queries of a prefix share one forward.
+Exact: the cutoff is the row's instant. Rows of one user that see the same events share a prefix, which is
+read once; all queries of a prefix share one forward.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Declarations, Settings
 from qanchor_plugin.errors import DeclarationError
 from qanchor_plugin.identity import scenario_identity
-from qanchor_plugin.sequence import UserHistory, UserSlice, slice_at
-from qanchor_plugin.sequence.slice import MICROS_PER_DAY
+from qanchor_plugin.sequence import UserSlice
+from spark_jobs.asking_rows import (
+    ANCHOR_QUERY,
+    AT,
+    MOST_ROWS_TOGETHER,
+    ROW_ID,
+    Row,
+    Sight,
+    asking_users,
+    blind_rows,
+    chunks,
+    same_answer,
+    sights,
+    with_behaviour,
+)
 from spark_jobs.build_prefixes import prefix_id_of
 from spark_jobs.embed_scenarios import embedding_id_of
 from spark_jobs.embedder import embedder_of
 from spark_jobs.encode_events import snapshot_folder
 from spark_jobs.engines import AskedGroup, AskedQuery, asked_groups, chosen, engine_ref, workers_of
 from spark_jobs.resources import engine_profile
+from spark_jobs.retrieval_counts import RetrievalCounts, current_counts
 from spark_jobs.tables import Lake
-from spark_jobs.users import behaviour, histories, user_batches
-
-ROW_ID, AT, ANCHOR_QUERY = "row_id", "at", "anchor_query"
+from spark_jobs.users import user_batches
 
 EMBEDDED = pa.schema(
     [
@@ -58,23 +70,6 @@ class ExtraQueries:
     profile: str
     engine: str | None = None
     name: str = ANCHOR_QUERY
-
-
-@dataclass
-class _Row:
-    """A row of the caller: which, when, and its own query."""
-
-    row_id: int
-    at: int
-    query: str | None
-
-
-@dataclass
-class _User:
-    """A user of a batch: history (None when unknown) and the rows that ask for them."""
-
-    history: UserHistory | None = None
-    rows: list[_Row] = field(default_factory=list)
 
 
 def embed_at(
@@ -122,18 +117,9 @@ def _extra_group(settings: Settings, declarations: Declarations, extra: ExtraQue
 
 def _answered(lake: Lake, settings: Settings, group: AskedGroup, rows: DataFrame, *, own: str) -> DataFrame:
     """The rows' answers to the group's queries, or to their own when ``own`` names those."""
-    query = F.col(ANCHOR_QUERY) if own else F.lit(None).cast("string")
-    asked = rows.select(
-        F.col(S.USER), F.col(ROW_ID).cast("long"), F.unix_micros(AT).alias(AT), query.alias(ANCHOR_QUERY)
-    )
-    users = asked.select(S.USER).where(F.col(S.USER).isNotNull()).distinct()
-    known = behaviour(lake, group.profile).join(users, on=S.USER, how="left_semi")
-    both = known.unionByName(asked, allowMissingColumns=True)
-    parts = max(2 * lake.spark.sparkContext.defaultParallelism, settings.user_buckets)
-    spread = F.coalesce(F.col(S.USER), F.unhex(F.hex(ROW_ID)))  # null users are spread too
-    ready = both.repartition(parts, spread).sortWithinPartitions(S.USER)
+    ready = with_behaviour(lake, settings, group.profile, rows, own=bool(own))
     vectors = str(snapshot_folder(lake, group.engine.encoder_id))
-    make = _embedder(group, settings.users_per_batch, vectors, own)
+    make = _embedder(group, settings.users_per_batch, vectors, own, current_counts())
     columns = ", ".join(
         [
             "row_id bigint, scenario string, embedding array<float>, embedding_id string",
@@ -143,119 +129,97 @@ def _answered(lake: Lake, settings: Settings, group: AskedGroup, rows: DataFrame
     return ready.mapInArrow(make, columns, profile=engine_profile(lake.spark, settings))
 
 
-def _embedder(group: AskedGroup, per_batch: int, vectors: str, own: str) -> Callable[[_Batches], _Batches]:
+def _embedder(
+    group: AskedGroup, per_batch: int, vectors: str, own: str, counts: RetrievalCounts | None
+) -> Callable[[_Batches], _Batches]:
     def make(batches: _Batches) -> _Batches:
+        began = perf_counter()
         for rows in user_batches(batches, per_batch):
-            pending = list(_slices(rows, group, _null_answers(group, own)))
-            answers = [answer for answer in pending if isinstance(answer, dict)]
-            visible = [one for one in pending if not isinstance(one, dict)]
-            yield from pa.Table.from_pylist(answers, schema=EMBEDDED).to_batches()
-            for chunk in _chunks(visible, per_batch):
-                made = list(_embed(chunk, group, vectors, own))
-                yield from pa.Table.from_pylist(made, schema=EMBEDDED).to_batches()
+            users = asking_users(rows, group.profile)
+            blind = blind_rows(users)
+            for start in range(0, len(blind), MOST_ROWS_TOGETHER):
+                part = blind[start : start + MOST_ROWS_TOGETHER]
+                yield from _batches_of(answer for row in part for answer in _null_answers(row, group, own))
+            if counts is not None:
+                counts.rows.add(len(blind))
+            for chunk in chunks(sights(users, group.profile), per_batch):
+                yield from _batches_of(_embed(chunk, group, vectors, own, counts))
+        if counts is not None:
+            counts.task_micros.add(_micros_since(began))
 
     return make
 
 
-def _slices(
-    rows: pa.Table, group: AskedGroup, nulls: Callable[[_Row], list[dict[str, Any]]]
-) -> Iterator[Any]:
-    """What each asking row sees as (row, slice), or its null answers where it can see nothing."""
-    for user in _users(rows, group).values():
-        slices: dict[int, UserSlice] = {}
-        for row in user.rows:
-            if user.history is None or row.at is None:
-                yield from nulls(row)
-                continue
-            if row.at not in slices:
-                slices[row.at] = slice_at(user.history, group.profile, row.at)
-            yield row, slices[row.at]
+def _batches_of(answers: Iterable[dict[str, Any]]) -> list[pa.RecordBatch]:
+    return pa.Table.from_pylist(list(answers), schema=EMBEDDED).to_batches()
 
 
-def _users(rows: pa.Table, group: AskedGroup) -> dict[bytes | None, _User]:
-    asking = rows[ROW_ID].is_valid()
-    columns = [rows.filter(asking)[name].to_pylist() for name in (S.USER, ROW_ID, AT, ANCHOR_QUERY)]
-    users: dict[bytes | None, _User] = {}
-    for user, row_id, at, query in zip(*columns, strict=True):
-        users.setdefault(user, _User()).rows.append(_Row(row_id, at, query))
-    for history in histories(rows.filter(rows[ROW_ID].is_null()), group.profile):
-        if history.user in users:
-            users[history.user].history = history
-    return users
-
-
-def _null_answers(group: AskedGroup, own: str) -> Callable[[_Row], list[dict[str, Any]]]:
+def _null_answers(row: Row, group: AskedGroup, own: str) -> list[dict[str, Any]]:
     names = [own] if own else [query.scenario for query in group.queries]
-
-    def answers(row: _Row) -> list[dict[str, Any]]:
-        return [{ROW_ID: row.row_id, S.SCENARIO: name, S.CUTOFF: row.at} for name in names]
-
-    return answers
-
-
-def _chunks(visible: list[tuple[_Row, UserSlice]], size: int) -> Iterator[list[tuple[_Row, UserSlice]]]:
-    """The rows again, so that no chunk needs more than ``size`` different prefixes."""
-    chunk: list[tuple[_Row, UserSlice]] = []
-    prefixes: set[tuple[bytes, str]] = set()
-    for row, one in visible:
-        key = (one.user, one.visible_digest)
-        if key not in prefixes and len(prefixes) == size:
-            yield chunk
-            chunk, prefixes = [], set()
-        prefixes.add(key)
-        chunk.append((row, one))
-    if chunk:
-        yield chunk
+    return [{ROW_ID: row.row_id, S.SCENARIO: name, S.CUTOFF: row.at} for name in names]
 
 
 def _embed(
-    chunk: list[tuple[_Row, UserSlice]], group: AskedGroup, vectors: str, own: str
+    chunk: list[Sight], group: AskedGroup, vectors: str, own: str, counts: RetrievalCounts | None
 ) -> Iterator[dict[str, Any]]:
     from spark_jobs.executor import engine_of, snapshot_at
 
     ref = group.engine
     engine = engine_of(ref.name, ref.device, ref.digest)
     distinct = {(one.user, one.visible_digest): one for _, one in chunk}
+    began = perf_counter()
     built = engine.build_prefixes(list(distinct.values()), snapshot_at(vectors))
+    spent = _micros_since(began)
     prefix_of = dict(zip(distinct, built, strict=True))
     for queries, rows in _by_queries(chunk, group, own):
         if not queries:
-            yield from (answer for row, _ in rows for answer in _null_answers(group, own)(row))
+            yield from (answer for row, _ in rows for answer in _null_answers(row, group, own))
             continue
-        seen = {_sight(row, one): ((one.user, one.visible_digest), row.at) for row, one in rows}
+        seen = {same_answer(row, one): ((one.user, one.visible_digest), row.at) for row, one in rows}
+        began = perf_counter()
         made = embedder_of(group).embed(
             [prefix_of[key] for key, _ in seen.values()],
             queries,
-            [at for _, at in seen.values()],
+            [at or 0 for _, at in seen.values()],
         )
+        spent += _micros_since(began)
         place = {sight: number for number, sight in enumerate(seen)}
         for row, one in rows:
-            prefix_id = prefix_id_of(group, one.visible_digest)
-            for column, query in enumerate(queries):
-                yield {
-                    ROW_ID: row.row_id,
-                    S.SCENARIO: query.scenario,
-                    S.EMBEDDING: made[place[_sight(row, one)], column],
-                    S.EMBEDDING_ID: embedding_id_of(query, prefix_id, ref, row.at),
-                    S.CUTOFF: row.at,
-                    S.AS_OF: one.as_of,
-                    S.NUM_EVENTS: one.num_events,
-                }
+            yield from _row_answers(row, one, queries, made[place[same_answer(row, one)]], group)
+    if counts is not None:
+        counts.rows.add(len(chunk))
+        counts.prefills.add(len(distinct))
+        counts.engine_micros.add(spent)
 
 
-def _sight(row: _Row, one: UserSlice) -> tuple[bytes, str, int]:
-    """Rows that are equal in this have equal embeddings: an engine knows the cutoff by its day."""
-    return one.user, one.visible_digest, row.at // MICROS_PER_DAY
+def _row_answers(
+    row: Row, one: UserSlice, queries: list[AskedQuery], vectors: Any, group: AskedGroup
+) -> Iterator[dict[str, Any]]:
+    prefix_id = prefix_id_of(group, one.visible_digest)
+    for query, vector in zip(queries, vectors, strict=True):
+        yield {
+            ROW_ID: row.row_id,
+            S.SCENARIO: query.scenario,
+            S.EMBEDDING: vector,
+            S.EMBEDDING_ID: embedding_id_of(query, prefix_id, group.engine, row.at or 0),
+            S.CUTOFF: row.at,
+            S.AS_OF: one.as_of,
+            S.NUM_EVENTS: one.num_events,
+        }
+
+
+def _micros_since(began: float) -> int:
+    return round((perf_counter() - began) * 1_000_000)
 
 
 def _by_queries(
-    chunk: list[tuple[_Row, UserSlice]], group: AskedGroup, own: str
-) -> Iterator[tuple[list[AskedQuery], list[tuple[_Row, UserSlice]]]]:
+    chunk: list[Sight], group: AskedGroup, own: str
+) -> Iterator[tuple[list[AskedQuery], list[Sight]]]:
     """The rows by the queries asked of them: the group's for all, or each row's own."""
     if not own:
         yield list(group.queries), chunk
         return
-    by_text: dict[str | None, list[tuple[_Row, UserSlice]]] = {}
+    by_text: dict[str | None, list[Sight]] = {}
     for row, one in chunk:
         by_text.setdefault(row.query, []).append((row, one))
     for text, rows in by_text.items():
@@ -270,3 +234,6 @@ def _own_query(text: str, group: AskedGroup, own: str) -> AskedQuery:
         soft_prompt_digest=None,
     )
     return AskedQuery(scenario=own, scenario_id=identity, query=text, soft_prompt=None)
+
+
+__all__ = ["ANCHOR_QUERY", "AT", "EMBEDDED", "ROW_ID", "ExtraQueries", "embed_at"]

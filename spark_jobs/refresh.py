@@ -59,6 +59,7 @@ def refresh(
                 groups = asked_groups(settings, declarations, names)
                 profiles = {one.profile for one in names} if scenarios else set(declarations.profiles)
                 run.sequences([declarations.profiles[name] for name in sorted(profiles)])
+                run.pushed()
                 vectors = run.vectors(groups)
                 run.prefixes(groups, vectors)
                 run.embeddings(groups)

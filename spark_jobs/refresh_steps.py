@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from qanchor_plugin.declare import Profile, Settings
 from qanchor_plugin.errors import QAnchorError
 from qanchor_plugin.identity import digest
-from spark_jobs import build_prefixes, build_sequences, embed_scenarios, encode_events
+from spark_jobs import build_prefixes, build_sequences, embed_scenarios, encode_events, pushed
 from spark_jobs.build_sequences import told_why
 from spark_jobs.dirty import CHECKED, EVERYONE, checked_now, dirty_users, last_checked, standing_at
 from spark_jobs.dirty import counted as reasons_of
@@ -23,6 +23,7 @@ from spark_jobs.due import counted as answers_of
 from spark_jobs.due import wanted_answers
 from spark_jobs.engines import AskedGroup, EngineRef
 from spark_jobs.failures import named_failures
+from spark_jobs.isolation import FAILED_USERS, message_of
 from spark_jobs.progress import Progress
 from spark_jobs.runs import (
     FAILED,
@@ -116,6 +117,13 @@ class Run:
         self._done(JobRow(job="texts", counts={"new": num_texts}))
         self._standing = standing_at(known) | {one.modality.sequence_digest: one.batch for one in planned}
 
+    def pushed(self) -> None:
+        """Pushed events that the sequences hold now are pushed events no more."""
+        self._job = "pushed"
+        counts = pushed.catch_up(self.lake, self.settings)
+        if counts:
+            self._done(JobRow(job="pushed", counts=counts))
+
     def vectors(self, groups: Sequence[AskedGroup]) -> dict[str, str]:
         """Every text has a vector of every encoder that is asked; encoder id to snapshot folder."""
         self._job = "vectors"
@@ -203,9 +211,11 @@ class Run:
             inputs[group.name] = digest(self._job, state, self.end_us, parts(group))
             same = self._had(group.name, inputs[group.name])
             counts[group.name] = {"users": 0, "written": 0, "unchanged": 1} if same else work(group)
-            if record is not None:
+            if FAILED_USERS in counts[group.name]:
+                del inputs[group.name]  # the next run looks again
+            elif record is not None:
                 inputs |= record(group)
-        self._done(JobRow(job=self._job, source_versions=inputs, counts=counts))
+        self._done(JobRow(job=self._job, source_versions=inputs, counts=counts, message=message_of(counts)))
 
     def _done(self, row: JobRow) -> None:
         """The job's row is kept, with when it began and ended."""

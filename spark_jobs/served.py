@@ -14,6 +14,8 @@ from spark_jobs.tables import Lake
 
 _ANSWER = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.AS_OF, S.NUM_EVENTS)
 _COMPLETE, _SINCE = "complete_us", "since_us"
+OUTSIDE_TTL = "outside_ttl"
+"""Column: a row was served by then, and the scenario was not complete within the ttl any more."""
 
 
 def as_served(
@@ -23,7 +25,7 @@ def as_served(
     rows: DataFrame,
     scenarios: Sequence[str],
 ) -> DataFrame:
-    """One row a (row, scenario), columns as :func:`spark_jobs.point_in_time.embed_at`.
+    """One row a (row, scenario), columns as :func:`spark_jobs.point_in_time.embed_at` and ``outside_ttl``.
 
     The answer is the newest stored row of the scenario's identity with ``served_at <= at``, while it was
     fresh: ``at`` less the instant that the scenario was then complete to (``job_runs``) is within the ttl
@@ -55,7 +57,8 @@ def as_served(
         .withColumn("fresh", _is_fresh())
     )
     columns = [F.when(F.col("fresh"), F.col(f"answer.{name}")).alias(name) for name in _ANSWER]
-    return fresh.select(ROW_ID, S.SCENARIO, *columns)
+    expired = (F.col("answer").isNotNull() & ~F.col("fresh")).alias(OUTSIDE_TTL)
+    return fresh.select(ROW_ID, S.SCENARIO, *columns, expired)
 
 
 def _is_fresh() -> Column:

@@ -15,6 +15,7 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import LakeError
 from spark_jobs.failures import named_failures
+from spark_jobs.layout import LAYOUT, LAYOUT_FILE, write_layout
 
 STATISTICS: Mapping[str, tuple[str, ...]] = {
     "event_texts": (),
@@ -25,6 +26,7 @@ STATISTICS: Mapping[str, tuple[str, ...]] = {
     "user_prefixes": (S.PREFIX_DIGEST, S.BATCH, S.CUTOFF),
     "scenario_embeddings": (S.SCENARIO_ID, S.BATCH, S.CUTOFF, S.SERVED_AT),
     "job_runs": (S.JOB, S.RUN, S.STATE, S.SCENARIO, S.STARTED_AT),
+    "pushed_events": S.PUSHED_STATISTICS,
 }
 """Columns whose least and greatest values the Delta log keeps: never a text or a user."""
 
@@ -45,6 +47,7 @@ class Lake:
                 "tables."
             )
         self.spark = spark
+        self._settings = settings
         self.folder = Path(settings.lake.removeprefix("file://"))
 
     def path(self, name: str) -> str:
@@ -82,14 +85,22 @@ class Lake:
         """Every table stands, empty if it was not there, with every column that it ought to have.
 
         Raises:
-            LakeError: the folder cannot be written.
+            LakeError: the folder cannot be written, or the lake is of a newer layout.
         """
         check_writable(self.folder)
+        self._bring_up_to_date()
         for name in S.TABLES:
             if self.exists(name):
                 self._complete(name)
             else:
                 self._create(name)
+
+    def _bring_up_to_date(self) -> None:
+        from spark_jobs.migrate import ready_for_jobs  # which reads this module's statistics
+
+        if not (self.folder / LAYOUT_FILE).exists() and not any(self.folder.glob("*/_delta_log")):
+            write_layout(self.folder, LAYOUT)
+        ready_for_jobs(self._settings)
 
     def _complete(self, name: str) -> None:
         """Columns that an earlier layout of the table did not have are there, null in its rows."""

@@ -80,7 +80,7 @@ def main() -> None:
     given.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "events.npz"
-        np.savez(events, **journey_events(read_journey(given.data), given.cut))
+        np.savez(events, allow_pickle=False, **journey_events(read_journey(given.data), given.cut))
         train = Path(__file__).with_name("train.py")
         options = ["--epochs", str(given.epochs), "--seed", str(given.seed)]
         subprocess.run([str(python), str(train), str(events), str(given.output), *options], check=True)

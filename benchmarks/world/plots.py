@@ -20,7 +20,7 @@ def scaling_picture(
     """
     figure, panels = _panels(len(curves), (4.2 * len(curves), 3.2))
     for panel, (label, places, rows) in zip(panels, curves, strict=True):
-        values, errors = [row.value for row in rows], [row.standard_error or 0.0 for row in rows]
+        values, errors = [row.value or 0.0 for row in rows], [row.standard_error or 0.0 for row in rows]
         panel.errorbar(places, values, yerr=errors, marker="o", color=BLUE, capsize=3, label="trained")
         if level is not None:
             panel.axhline(level.value, color=GREY, linestyle="--", label="untrained")
@@ -35,7 +35,7 @@ def ablation_picture(path: Path, rows: Sequence[Row]) -> None:
     """One bar a row: a paired difference with its standard error; the paper's in grey where it has one."""
     figure, (panel,) = _panels(1, (7.0, 0.5 * len(rows) + 1.0))
     places = range(len(rows))
-    values, errors = [row.value for row in rows], [row.standard_error or 0.0 for row in rows]
+    values, errors = [row.value or 0.0 for row in rows], [row.standard_error or 0.0 for row in rows]
     colours = [RED if value < 0 else BLUE for value in values]
     panel.barh(list(places), values, xerr=errors, color=colours, height=0.5)
     told = [

@@ -15,6 +15,7 @@ from feast_repo.scenarios.deli_buyer import deli_buyer
 from feast_repo.scenarios.nutrition_buyer import nutrition_buyer
 from feast_repo.scenarios.pet_owner import pet_owner
 from qanchor_plugin.evaluation.tasks import TASKS
+from qanchor_plugin.feast_ext.anchor_source import AnchorSource
 
 Vectors = Mapping[str, npt.NDArray[np.float32]]
 """(n, 128) by the name of what was asked."""
@@ -26,7 +27,11 @@ _VIEWS = (coupon_redeemer, churn_risk, nutrition_buyer, deli_buyer, pet_owner, b
 
 def right_queries() -> dict[str, str]:
     """By task, the query of its scenario as it is declared."""
-    declared = {view.name: view.batch_source.scenario.query for view in _VIEWS}
+    declared = {
+        view.name: view.batch_source.scenario.query
+        for view in _VIEWS
+        if isinstance(view.batch_source, AnchorSource)
+    }
     return {task: declared[SCENARIO_OF_TASK[task]] for task in TASKS}
 
 

@@ -1,6 +1,7 @@
 """Tables as rows of results/quality.json, from which README and docs are rendered."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from benchmarks.results import Row, keep, machine
 from qanchor_plugin.evaluation.report.tables import Figure, Table
@@ -22,12 +23,19 @@ def rows_of(table: Table, where: str) -> Iterator[Row]:
         for column, cell in zip(table.columns, cells, strict=True):
             if cell == "":
                 continue
-            at = {"table": table.name, "title": table.title, "row": name, "column": column}
-            made = {"unit": UNIT, "command": table.command, "machine": where, "signed": table.signed or None}
+            row = Row(
+                table=table.name,
+                title=table.title,
+                row=name,
+                column=column,
+                unit=UNIT,
+                command=table.command,
+                machine=where,
+                signed=table.signed or None,
+            )
             if isinstance(cell, Figure):
-                yield Row(
-                    **at,
-                    **made,
+                yield replace(
+                    row,
                     value=round(cell.value, DIGITS),
                     standard_error=round(cell.standard_error, DIGITS),
                     spread=None if cell.spread is None else round(cell.spread, DIGITS),
@@ -35,4 +43,4 @@ def rows_of(table: Table, where: str) -> Iterator[Row]:
                     seeds=cell.num_seeds or None,
                 )
             else:
-                yield Row(**at, **made, note=cell)
+                yield replace(row, note=cell)

@@ -97,5 +97,5 @@ def _write(path: Path, **arrays: npt.NDArray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".part")
     with half.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     half.replace(path)

@@ -13,8 +13,10 @@ from qanchor_plugin.declare import Profile
 from qanchor_plugin.identity import TEXT_ID_BYTES
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.prefix_store.delta import users_filter
+from qanchor_plugin.prefix_store.pushed import PushedEvents
 from qanchor_plugin.sequence import UserHistory, fold_users
 from qanchor_plugin.sequence.history import UInt8
+from qanchor_plugin.sequence.pushed import PushedEvent, with_pushed
 
 SUCCEEDED = "succeeded"
 
@@ -25,28 +27,53 @@ class LakeReader:
     Args:
         tables: the lake.
         watermark_seconds: how long the watermarks of ``job_runs`` are used before they are read again.
+        pushed: events that the batch has not brought yet are seen too; None sees the batch alone, as training
+            and evaluation must.
     """
 
-    def __init__(self, tables: LakeTables, *, watermark_seconds: float = 5.0) -> None:
+    def __init__(
+        self, tables: LakeTables, *, watermark_seconds: float = 5.0, pushed: PushedEvents | None = None
+    ) -> None:
         self.tables = tables
+        self.pushed = pushed
+        self._num_removals = 0
         self._watermark_seconds = watermark_seconds
         self._watermarks: dict[tuple[str, str], int] = {}
         self._watermarks_at = -np.inf
         self._lock = threading.Lock()
 
     def histories(self, profile: Profile, users: Sequence[bytes]) -> dict[bytes, UserHistory]:
-        """Everything stored of these users; those never seen are absent.
+        """Everything stored (and, where this reader sees it, pushed) of these users; those never seen lack.
+
+        Pushed events are looked at first, and sequences anew where some have gone: they go once the batch
+        has brought them, so none is missed between the two.
 
         Raises:
             LakeError: no sequences have been built yet, or they cannot be read.
         """
         if not users:
             return {}
+        pushed = self._pushed_of(profile, users)
         sequences = self._rows("behaviour_sequences", profile, users)
         rows = None
         if profile.tabular_modalities and self.tables.exists("profile_rows"):
             rows = self._rows("profile_rows", profile, users)
-        return {one.user: one for one in fold_users(sequences, rows, profile)}
+        found = {one.user: one for one in fold_users(sequences, rows, profile)}
+        return with_pushed(found, pushed, profile) if pushed else found
+
+    def _pushed_of(self, profile: Profile, users: Sequence[bytes]) -> dict[bytes, list[PushedEvent]]:
+        if self.pushed is None:
+            return {}
+        pushed = self.pushed.of(users, [modality.sequence_digest for modality in profile.modalities])
+        with self._lock:
+            gone, self._num_removals = (
+                self.pushed.num_removals != self._num_removals,
+                self.pushed.num_removals,
+            )
+        if gone:
+            for name in ("behaviour_sequences", "profile_rows"):
+                self.tables.expire(name)
+        return pushed
 
     def _rows(self, table: str, profile: Profile, users: Sequence[bytes]) -> pa.Table:
         digests = [modality.sequence_digest for modality in profile.modalities]
@@ -59,6 +86,8 @@ class LakeReader:
         where = ds.field(S.TEXT_ID).isin(pa.array(list(set(wanted)), pa.binary()))
         table = self.tables.read("event_texts", columns=[S.TEXT_ID, S.TEXT], where=where)
         found = dict(zip(table[S.TEXT_ID].to_pylist(), table[S.TEXT].to_pylist(), strict=True))
+        absent = set(wanted) - found.keys()
+        found |= self.pushed.texts(absent) if absent and self.pushed is not None else {}
         return [found.get(one) for one in wanted]
 
     def buckets(self, users: Sequence[bytes]) -> dict[bytes, int]:

@@ -107,6 +107,11 @@ class LoadedEngine:
             soft_prompt_digest=soft_prompt_digest,
         )
 
+    def latest_queries(self, number: int) -> list[tuple[str, str | None]]:
+        """(query, soft prompt) of those asked last, oldest first."""
+        with self._lock:
+            return list(self._prepared)[-number:]
+
     def _prepare(self, ask: Ask) -> tuple[Any, str | None]:
         from qanchor_plugin.engine import SoftPrompt
 
@@ -116,16 +121,13 @@ class LoadedEngine:
 
     def prefill(self, entries: Sequence[PrefixEntry]) -> list[Any]:
         """Keys and values of those that memory or disk should hold them of, None for the others."""
+        prefixes = [self.as_prefix(entry) for entry in entries]
         with self._lock:
-            return list(
-                self.policy.prefill(
-                    self.engine, [self.as_prefix(entry) for entry in entries], "memory", "disk"
-                )
-            )
+            return list(self.policy.prefill(self.engine, prefixes, "memory", "disk"))
 
-    def embed(
-        self, prefixes: Sequence[Any], queries: Sequence[Any], cutoffs: Sequence[int], *, kept: Sequence[Any]
-    ) -> Any:
-        """(P, Q, 128) float32."""
+    def embed(self, entries: Sequence[PrefixEntry], queries: Sequence[Any], cutoffs: Sequence[int]) -> Any:
+        """(P, Q, 128) float32, from the keys and values that stand beside the prefixes where any do."""
+        prefixes = [self.as_prefix(entry) for entry in entries]
+        kept = [None if entry.kv is None else entry.kv.kept for entry in entries]
         with self._lock:
             return self.engine.embed(prefixes, queries, cutoffs, kept=kept)

@@ -16,6 +16,7 @@ from qanchor_plugin.declare import Profile, Settings
 from qanchor_plugin.errors import WrongEngineError
 from qanchor_plugin.identity import embedding_id
 from qanchor_plugin.prefix_store import LakeTables, PrefixEntry, TieredPrefixes, kv_policy
+from qanchor_plugin.prefix_store.pushed import shared_pushed
 from qanchor_plugin.sequence import UserSlice, slice_at
 
 WARM_UP_SECONDS = 300.0
@@ -52,7 +53,7 @@ class LocalBackend:
     ) -> None:
         self.settings = settings
         self.tables = tables or LakeTables(settings.lake)
-        self.reader = LakeReader(self.tables)
+        self.reader = LakeReader(self.tables, pushed=shared_pushed(self.tables.lake))
         self.store = TieredPrefixes(settings, self.tables, max_bytes=max_prefix_bytes)
         self.memory, self.delta = self.store.memory, self.store.delta
         self.counts: Counter[str] = Counter()
@@ -131,6 +132,10 @@ class LocalBackend:
         if self.memory.max_bytes == other.memory.max_bytes:
             self.memory = self.store.memory = other.memory
 
+    def latest_queries(self, name: str, number: int) -> list[tuple[str, str | None]]:
+        """(query, soft prompt) that a loaded engine was asked last, oldest first."""
+        return self._engines[name].latest_queries(number)
+
     def engine_digest(self, name: str) -> str:
         """The digest of an engine that :meth:`prepare` has loaded."""
         return str(self._engines[name].engine.digest)
@@ -171,9 +176,7 @@ class LocalBackend:
         """One answer an entry and ask."""
         queries = [loaded.prepared(ask) for ask in asked]
         with self._timed("embed"):
-            prefixes = [loaded.as_prefix(entry) for entry in entries]
-            kept = [None if entry.kv is None else entry.kv.kept for entry in entries]
-            vectors = loaded.embed(prefixes, [query for query, _ in queries], cutoffs, kept=kept)
+            vectors = loaded.embed(entries, [query for query, _ in queries], cutoffs)
         return [
             [
                 Answer(

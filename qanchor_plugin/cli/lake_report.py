@@ -54,7 +54,7 @@ def table_report(tables: LakeTables) -> list[dict[str, Any]]:
 def newest_runs(tables: LakeTables) -> list[dict[str, Any]]:
     """The newest row of each job, newest run first; rows that only mark a scenario's watermark aside."""
     newest: dict[str, dict[str, Any]] = {}
-    for row in sorted(_runs(tables), key=lambda one: one[S.RUN]):
+    for row in sorted(job_rows(tables), key=lambda one: one[S.RUN]):
         if row[S.SCENARIO] is None:
             newest[row[S.JOB]] = row
     ordered = sorted(newest.values(), key=lambda one: one[S.RUN], reverse=True)
@@ -67,7 +67,7 @@ def newest_runs(tables: LakeTables) -> list[dict[str, Any]]:
             "seconds": None
             if row[S.ENDED_AT] is None
             else (row[S.ENDED_AT] - row[S.STARTED_AT]).total_seconds(),
-            "counts": _json(row[S.COUNTS]),
+            "counts": as_json(row[S.COUNTS]),
             "message": row[S.MESSAGE] or "",
         }
         for row in ordered
@@ -81,8 +81,8 @@ def bad_rows(tables: LakeTables, declared: Declarations) -> dict[str, dict[str, 
     """
     modalities = {m.sequence_digest: m.name for p in declared.profiles.values() for m in p.modalities}
     found: dict[str, Counter[str]] = {}
-    for row in sorted(_runs(tables), key=lambda one: one[S.RUN]):
-        counts, versions = _json(row[S.COUNTS]), _json(row[S.SOURCE_VERSIONS])
+    for row in sorted(job_rows(tables), key=lambda one: one[S.RUN]):
+        counts, versions = as_json(row[S.COUNTS]), as_json(row[S.SOURCE_VERSIONS])
         for digest, batch in versions.items():
             name = modalities.get(digest)
             if name is None or not isinstance(counts.get(name), Mapping):
@@ -103,20 +103,25 @@ def scenario_report(
     ``known`` the users that any modality of its profile has seen.
     """
     identity = declared.scenario_id(scenario)
-    complete_to = from_micros(reader.complete_to(scenario.name, identity))
+    complete = complete_to(reader, declared, scenario)
     known = known_users(reader.tables, declared.profile_of(scenario))
     covered = len(_users_with(reader.tables, scenario.name, identity) & known)
     return {
         "scenario": scenario.name,
         "profile": scenario.profile,
-        "complete_to": iso(complete_to),
-        "age_seconds": None if complete_to is None else max(0.0, (now - complete_to).total_seconds()),
+        "complete_to": iso(complete),
+        "age_seconds": None if complete is None else max(0.0, (now - complete).total_seconds()),
         "ttl_seconds": scenario.ttl.total_seconds(),
-        "fresh": _is_fresh(complete_to, scenario.ttl, now),
+        "fresh": _is_fresh(complete, scenario.ttl, now),
         "covered": covered,
         "known": len(known),
         "coverage": covered / len(known) if known else None,
     }
+
+
+def complete_to(reader: LakeReader, declared: Declarations, scenario: Scenario) -> datetime | None:
+    """The instant that the scenario's present version is complete to; None before its first run."""
+    return from_micros(reader.complete_to(scenario.name, declared.scenario_id(scenario)))
 
 
 def known_users(tables: LakeTables, profile: Profile) -> set[bytes]:
@@ -162,7 +167,8 @@ def _committed_at(table: Any) -> str | None:
     return None if stamp is None else iso(datetime.fromtimestamp(stamp / 1000, UTC))
 
 
-def _runs(tables: LakeTables) -> list[dict[str, Any]]:
+def job_rows(tables: LakeTables) -> list[dict[str, Any]]:
+    """Every row of ``job_runs``; none where it was never written."""
     return tables.read("job_runs").to_pylist() if tables.exists("job_runs") else []
 
 
@@ -178,5 +184,6 @@ def _is_fresh(complete_to: datetime | None, ttl: timedelta, now: datetime) -> bo
     return complete_to is not None and (ttl == FOR_EVER or now - complete_to <= ttl)
 
 
-def _json(text: str | None) -> dict[str, Any]:
+def as_json(text: str | None) -> dict[str, Any]:
+    """What a JSON column holds; nothing for null."""
     return json.loads(text) if text else {}

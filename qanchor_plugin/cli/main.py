@@ -7,10 +7,16 @@ from collections.abc import Sequence
 import typer
 
 from qanchor_plugin.cli import (
+    backup,
+    calibrate,
+    capacity,
     doctor,
     embed,
     evaluate,
+    forget,
     init,
+    maintain,
+    migrate,
     pairs,
     preview,
     purge,
@@ -18,6 +24,7 @@ from qanchor_plugin.cli import (
     scenarios,
     status,
     train,
+    training_set,
     tune,
     worker,
 )
@@ -57,6 +64,14 @@ app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
+app.command("forget", epilog=forget.EXAMPLES)(forget.forget)
+app.command("maintain", epilog=maintain.EXAMPLES)(maintain.maintain)
+app.command("migrate", epilog=migrate.EXAMPLES)(migrate.migrate)
+app.command("backup", epilog=backup.BACKUP_EXAMPLES)(backup.backup)
+app.command("restore", epilog=backup.RESTORE_EXAMPLES)(backup.restore)
+app.command("training-set", epilog=training_set.EXAMPLES)(training_set.training_set)
+app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
+app.command("plan", epilog=capacity.EXAMPLES)(capacity.plan)
 app.command("purge", epilog=purge.EXAMPLES)(purge.purge)
 
 

@@ -30,7 +30,7 @@ def report(repo: Path | None) -> dict[str, Any]:
         QAnchorError: no repo, nothing registered, or a lake that cannot be read.
     """
     from qanchor_plugin.backend.lake_reader import LakeReader
-    from qanchor_plugin.cli import lake_report
+    from qanchor_plugin.cli import lake_report, staleness
     from qanchor_plugin.prefix_store import LakeTables
 
     with opened(repo) as here:
@@ -38,6 +38,16 @@ def report(repo: Path | None) -> dict[str, Any]:
         tables = LakeTables(settings.lake)
         reader = LakeReader(tables)
         stands = tables.exists("behaviour_sequences") or tables.exists("job_runs")
+        sources = staleness.source_report(tables, declared)
+        scenarios = [
+            lake_report.scenario_report(reader, declared, one, settings.now())
+            for one in declared.scenarios.values()
+        ]
+        for told, one in zip(scenarios, declared.scenarios.values(), strict=True):
+            complete_to = lake_report.complete_to(reader, declared, one)
+            told["stale_because"] = staleness.stale_because(
+                tables, declared, one, complete_to=complete_to, now=settings.now(), sources=sources
+            )
         return {
             "project": declared.project,
             "lake": settings.lake,
@@ -46,10 +56,9 @@ def report(repo: Path | None) -> dict[str, Any]:
             "next_step": "" if stands else next_step(iso(settings.now())),
             "tables": lake_report.table_report(tables) if stands else [],
             "runs": lake_report.newest_runs(tables),
-            "scenarios": [
-                lake_report.scenario_report(reader, declared, one, settings.now())
-                for one in declared.scenarios.values()
-            ],
+            "scenarios": scenarios,
+            "sources": sources,
+            "failing": staleness.failing_jobs(tables),
             "bad_rows": lake_report.bad_rows(tables, declared),
             "point_in_time": lake_report.point_in_time_notes(declared),
         }
@@ -74,6 +83,7 @@ def _print(found: dict[str, Any]) -> None:
         _print_tables(found["tables"])
     _print_runs(found["runs"])
     _print_scenarios(found["scenarios"])
+    _print_reasons(found["scenarios"])
     for name, reasons in found["bad_rows"].items():
         told = ", ".join(
             f"{number} {reason}{' (used)' if reason in USED_ALL_THE_SAME else ''}"
@@ -82,6 +92,18 @@ def _print(found: dict[str, Any]) -> None:
         console.print(f"[yellow]bad rows[/yellow] of {name}: {told}", soft_wrap=True)
     for note in found["point_in_time"]:
         console.print(f"[dim]point in time[/dim] {note}", soft_wrap=True)
+
+
+def _print_reasons(scenarios: list[dict[str, Any]]) -> None:
+    """Each reason once, with the scenarios that it makes stale."""
+    from rich.markup import escape
+
+    reasons: dict[str, list[str]] = {}
+    for one in scenarios:
+        for reason in one["stale_because"]:
+            reasons.setdefault(reason, []).append(one["scenario"])
+    for reason, names in reasons.items():
+        out().print(f"[yellow]stale[/yellow] {', '.join(names)}: {escape(reason)}", soft_wrap=True)
 
 
 def _print_tables(tables: list[dict[str, Any]]) -> None:

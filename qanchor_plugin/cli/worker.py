@@ -1,6 +1,7 @@
 """``qanchor worker``: the process that owns a device and answers for everyone, over Arrow Flight."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,75 +26,79 @@ TOKEN_VARIABLE = "QANCHOR_WORKER_TOKEN"
 MEGABYTE = 1024 * 1024
 
 
+Lake = Annotated[str | None, typer.Option("--lake", help="The lake, where there is no feature repo.")]
+Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Flight; port 0: any free one.")]
+HttpPort = Annotated[int, typer.Option("--http-port", help="/live, /ready and /metrics; 0: any free one.")]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option("--engine", help="Preset or folder to answer with; repeatable. Default: the repo's."),
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+Processes = Annotated[
+    int, typer.Option("--processes", help="On ports that follow each other; 0: one a CUDA device.")
+]
+Threads = Annotated[int, typer.Option("--threads", help="CPU threads of a process; 0: the cores shared out.")]
+TokenFile = Annotated[
+    str, typer.Option("--token-file", help=f"Accepted bearer tokens, one a line (or {TOKEN_VARIABLE}).")
+]
+TlsCert = Annotated[str, typer.Option("--tls-cert", help="Our certificate, PEM.")]
+TlsKey = Annotated[str, typer.Option("--tls-key", help="Its key, PEM.")]
+TlsClientCa = Annotated[
+    str, typer.Option("--tls-client-ca", help="Callers need a certificate of this authority (mTLS), PEM.")
+]
+WarmQueries = Annotated[
+    list[str] | None, typer.Option("--warm-query", help="Prepared before it is ready; repeatable.")
+]
+BatchTokens = Annotated[int, typer.Option("--batch-tokens", help="Tokens of one engine call, about.")]
+MaxWait = Annotated[float, typer.Option("--max-wait-ms", help="How long a request waits for company.")]
+PrefixMb = Annotated[
+    int | None, typer.Option("--prefix-mb", help="Memory tier of each process; else the repo's.")
+]
+MaxQueue = Annotated[int, typer.Option("--max-queue", help="Waiting requests; one more is refused.")]
+MaxRows = Annotated[int, typer.Option("--max-rows", help="Rows of one request.")]
+Grace = Annotated[float, typer.Option("--grace", metavar="SECONDS", help="To finish what was accepted.")]
+NoLake = Annotated[
+    bool, typer.Option("--no-lake", help="Ready without a lake: for pools that Spark sends prefixes to.")
+]
+Events = Annotated[
+    bool, typer.Option("--json", help="Events (listening, ready, ...) as JSON lines on stdout.")
+]
+
+
 def worker(
     repo: RepoOption = None,
-    lake: Annotated[
-        str | None, typer.Option("--lake", help="The lake, where there is no feature repo.")
-    ] = None,
-    listen: Annotated[
-        str, typer.Option("--listen", metavar="HOST:PORT", help="Flight; port 0: any free one.")
-    ] = "127.0.0.1:8815",
-    http_port: Annotated[
-        int, typer.Option("--http-port", help="/live, /ready and /metrics; 0: any free one.")
-    ] = 0,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option("--engine", help="Preset or folder to answer with; repeatable. Default: the repo's."),
-    ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")] = None,
-    processes: Annotated[
-        int, typer.Option("--processes", help="On ports that follow each other; 0: one a CUDA device.")
-    ] = 0,
-    threads: Annotated[
-        int, typer.Option("--threads", help="CPU threads of a process; 0: the cores shared out.")
-    ] = 0,
-    token_file: Annotated[
-        str, typer.Option("--token-file", help=f"Accepted bearer tokens, one a line (or {TOKEN_VARIABLE}).")
-    ] = "",
-    tls_cert: Annotated[str, typer.Option("--tls-cert", help="Our certificate, PEM.")] = "",
-    tls_key: Annotated[str, typer.Option("--tls-key", help="Its key, PEM.")] = "",
-    tls_client_ca: Annotated[
-        str, typer.Option("--tls-client-ca", help="Callers need a certificate of this CA (mTLS).")
-    ] = "",
-    query: Annotated[
-        list[str] | None, typer.Option("--warm-query", help="Prepared before it is ready; repeatable.")
-    ] = None,
-    batch_tokens: Annotated[
-        int, typer.Option("--batch-tokens", help="Tokens of one engine call, about.")
-    ] = WorkerConfig.batch_tokens,
-    max_wait_ms: Annotated[
-        float, typer.Option("--max-wait-ms", help="How long a request waits for company.")
-    ] = WorkerConfig.max_wait_ms,
-    prefix_mb: Annotated[
-        int | None, typer.Option("--prefix-mb", help="Memory tier of each process; else the repo's.")
-    ] = None,
-    max_queue: Annotated[
-        int, typer.Option("--max-queue", help="Waiting requests; one more is refused.")
-    ] = Limits.queue_requests,
-    max_rows: Annotated[int, typer.Option("--max-rows", help="Rows of one request.")] = Limits.request_rows,
-    grace: Annotated[
-        float, typer.Option("--grace", metavar="SECONDS", help="To finish what was accepted.")
-    ] = WorkerConfig.grace_seconds,
-    no_lake: Annotated[
-        bool, typer.Option("--no-lake", help="Ready without a lake: for pools that Spark sends prefixes to.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Events (listening, ready, ...) as JSON lines on stdout.")
-    ] = False,
+    lake: Lake = None,
+    listen: Listen = "127.0.0.1:8815",
+    http_port: HttpPort = 0,
+    engine: Engines = None,
+    device: Device = None,
+    processes: Processes = 0,
+    threads: Threads = 0,
+    token_file: TokenFile = "",
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    tls_client_ca: TlsClientCa = "",
+    warm_query: WarmQueries = None,
+    batch_tokens: BatchTokens = WorkerConfig.batch_tokens,
+    max_wait_ms: MaxWait = WorkerConfig.max_wait_ms,
+    prefix_mb: PrefixMb = None,
+    max_queue: MaxQueue = Limits.queue_requests,
+    max_rows: MaxRows = Limits.request_rows,
+    grace: Grace = WorkerConfig.grace_seconds,
+    no_lake: NoLake = False,
+    as_json: Events = False,
 ) -> None:
     """Answer anchor queries for callers on other machines; ends with SIGTERM, reloads with SIGHUP.
 
     Logs are JSON lines on stderr. See docs/worker.md for sizing, TLS, metrics and alarms.
     """
-    where = None if lake else find_repo(repo)
-    settings = Settings(lake=str(Path(lake).resolve())) if lake else settings_of(where or Path())
-    settings = replace(settings, **({"device": device} if device else {}))
+    settings, where = _settings(repo, lake, device)
     host, port = _address(listen)
     config = WorkerConfig(
         settings=settings,
-        repo="" if where is None else str(where),
+        repo=where,
         engines=tuple(engine or [settings.engine]),
-        warm_queries=tuple(query or ()),
+        warm_queries=tuple(warm_query or ()),
         needs_lake=not no_lake,
         host=host,
         port=port,
@@ -128,9 +133,16 @@ def run(config: WorkerConfig, processes: int, threads: int, as_json: bool) -> in
     if number > 1:
         return Supervisor(config, number, devices=devices, announce=announce).run()
     code = WorkerProcess(config, announce).run()
-    if code == 0:
-        return 0
+    sys.stdout.flush()
     os._exit(code)  # a stream that nobody ends must not hold the exit
+
+
+def _settings(repo: Path | None, lake: str | None, device: str | None) -> tuple[Settings, str]:
+    """The settings, and the folder they are read from again at a reload ("" without one)."""
+    where = None if lake else find_repo(repo)
+    settings = Settings(lake=str(Path(lake or ".").resolve())) if where is None else settings_of(where)
+    settings = settings if device is None else replace(settings, device=device)
+    return settings, "" if where is None else str(where)
 
 
 def _address(listen: str) -> tuple[str, int]:

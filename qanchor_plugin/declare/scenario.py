@@ -10,6 +10,9 @@ from qanchor_plugin.declare.checks import raise_faults, reject_unknown_keys, slu
 MAX_QUERY_CHARS = 2000
 """A first bound without a tokenizer; the engine's own bound in tokens is checked at apply."""
 
+RECOMPUTE_FIRST, RECOMPUTE_BEHIND = ON_PUSH = ("recompute_first", "stale_and_recompute_behind")
+"""What a read does whose stored answer lacks an event pushed since."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
@@ -26,6 +29,7 @@ class Scenario:
         soft_prompt_digest: its identity; None without one.
         online: whether answers go to the online store.
         mode: ``exact``, ``as_served``, or None for the store's default.
+        on_push: ``recompute_first``, ``stale_and_recompute_behind``, or None for the former.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Scenario:
     tags: Mapping[str, str] = field(default_factory=dict)
     online: bool = True
     mode: str | None = None
+    on_push: str | None = None
 
     def __post_init__(self) -> None:
         faults = slug_faults("scenario", self.name)
@@ -54,12 +59,16 @@ class Scenario:
             faults.append(f"{where}: ttl is {self.ttl}; it must be zero (for ever) or more.")
         if self.mode not in (None, "exact", "as_served"):
             faults.append(f"{where}: mode is {self.mode!r}; accepted are 'exact' and 'as_served'.")
+        if self.on_push not in (None, *ON_PUSH):
+            faults.append(f"{where}: on_push is {self.on_push!r}; accepted are {list(ON_PUSH)}.")
         raise_faults(faults)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-like values; ``from_dict`` reads it back equal."""
         body = asdict(self)
         body["tags"] = dict(self.tags)
+        if body["on_push"] is None:
+            del body["on_push"]  # else the registry's bytes of every older view would change
         body["ttl_seconds"] = body.pop("ttl").total_seconds()
         return body
 

@@ -33,10 +33,14 @@ class Settings:
         user_buckets: partitions of users in the lake (default 1: few large files).
         max_bad_row_share: a job stops above this share of unusable source rows (0 to 1).
         users_per_batch: users whose prefixes are built in one engine call.
+        pushed_days: how long a pushed event is waited for that the batch does not bring.
         worker: the pool that computes for this store; None computes in this process.
         spark_embeds_on: whether jobs embed on their ``executors`` or through the ``workers``.
         spark_gpus: GPUs of each task that runs the engine, by a stage-level resource profile; 0 is none.
         spark_task_cpus: cores of each such task; 0 is Spark's own ``spark.task.cpus``.
+        look_back_days: of sources that are not Delta, events this long before the newest one known are read
+            again at every refresh; what changed before that is seen by a full one.
+        max_misses_per_second: users a second whose misses are computed online; 0 is without limit.
         kv: keys and values beside the soft tokens: ``auto`` (where ``qanchor calibrate`` found that loading
             them is quicker than a prefill), ``never`` or ``always``.
         kv_scheme: ``bf16``, ``int8``, or ``auto``: the first of them that pays.
@@ -44,9 +48,6 @@ class Settings:
         prefix_memory_bytes: bound of the memory tier of prefixes, a process.
         prefix_folder: folder of the disk tier, on a local disk; None has none.
         prefix_folder_bytes: bound of the disk tier, all processes together.
-        look_back_days: of sources that are not Delta, events this long before the newest one known are read
-            again at every refresh; what changed before that is seen by a full one.
-        max_misses_per_second: users a second whose misses are computed online; 0 is without limit.
     """
 
     lake: str
@@ -61,18 +62,19 @@ class Settings:
     user_buckets: int = 1
     max_bad_row_share: float = 0.01
     users_per_batch: int = 64
+    pushed_days: int = 7
     worker: WorkerSettings | None = None
     spark_embeds_on: str = "executors"
     spark_gpus: int = 0
     spark_task_cpus: int = 0
+    look_back_days: float = 7.0
+    max_misses_per_second: float = 0.0
     kv: str = "auto"
     kv_scheme: str = "auto"
     calibration: str | None = None
     prefix_memory_bytes: int = 256 * 1024 * 1024
     prefix_folder: str | None = None
     prefix_folder_bytes: int = 10 * 1024 * 1024 * 1024
-    look_back_days: float = 7.0
-    max_misses_per_second: float = 0.0
 
     def __post_init__(self) -> None:
         faults = []
@@ -92,7 +94,7 @@ class Settings:
         for name in ("prefix_memory_bytes", "prefix_folder_bytes"):
             if getattr(self, name) < 0:
                 faults.append(f"{name} is {getattr(self, name)}; it is a number of bytes, 0 or more.")
-        for name in ("max_compute_ms", "user_buckets", "users_per_batch"):
+        for name in ("max_compute_ms", "user_buckets", "users_per_batch", "pushed_days"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}; it must be 1 or more.")
         faults += self._spark_faults()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from qanchor_plugin.engine.engine_identity import EngineIdentity
+from qanchor_plugin.engine.kv import KeptKV
+from qanchor_plugin.engine.kv_codec import check_kept
 from qanchor_plugin.engine.prefix import Prefix
 from qanchor_plugin.engine.soft_prompt import SoftPrompt
 from qanchor_plugin.engine.suffix import PreparedQuery
@@ -16,19 +18,25 @@ def check_asked(
     prefixes: Sequence[Prefix],
     queries: Sequence[PreparedQuery],
     cutoffs: Sequence[int],
+    kept: Sequence[KeptKV | None] | None = None,
 ) -> None:
     """Nothing, where the engine can embed them.
 
     Raises:
-        EngineError: another engine's prefixes or queries, or not one cutoff a prefix.
+        EngineError: another engine's prefixes, queries or keys, or not one cutoff a prefix.
     """
     if len(prefixes) != len(cutoffs):
         raise EngineError(f"{len(prefixes)} prefixes and {len(cutoffs)} cutoffs; give one cutoff a prefix.")
-    for one in queries:
-        if one.engine_digest != engine.digest:
+    if kept is not None and len(kept) != len(prefixes):
+        raise EngineError(f"{len(prefixes)} prefixes and {len(kept)} stored caches; give one or None each.")
+    for one, prefix in zip(kept or (), prefixes, strict=False):
+        if one is not None:
+            check_kept(engine.modules, one, prefix, engine.kv_digest)
+    for query in queries:
+        if query.engine_digest != engine.digest:
             raise EngineError(
-                f"query {one.query!r} was prepared by engine {one.engine_digest}, this is {engine.digest}. "
-                "Prepare it with this engine."
+                f"query {query.query!r} was prepared by engine {query.engine_digest}, this is "
+                f"{engine.digest}. Prepare it with this engine."
             )
     for prefix in prefixes:
         if prefix.tokens.shape != (len(prefix.positions), engine.token_width):

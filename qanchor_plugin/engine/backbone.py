@@ -47,8 +47,8 @@ class Backbone(Protocol):
         """
         ...
 
-    def rotation(self, positions_L: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (L, R/2) by which the first R channels of a key are rotated, halves paired."""
+    def rotation(self, positions_L: Tensor) -> tuple[Tensor, Tensor]:
+        """Float32 cosines and sines (L, R/2) that rotate the first R channels of a key, halves paired."""
         ...
 
     def derived_cache(self, rows_BLC: Tensor) -> KV:
@@ -126,9 +126,9 @@ class CausalLMBackbone(nn.Module):
             key_bias_NHD=torch.stack(flat).unflatten(1, (heads, width)),
         )
 
-    def rotation(self, positions_L: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def rotation(self, positions_L: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Backbone`."""
-        like = torch.zeros(1, dtype=dtype, device=positions_L.device)
+        like = torch.zeros(1, device=positions_L.device)
         cosine, sine = self.model.base_model.rotary_emb(like, positions_L.unsqueeze(0))
         half = cosine.shape[-1] // 2
         return cosine[0, :, :half], sine[0, :, :half]

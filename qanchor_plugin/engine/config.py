@@ -9,7 +9,7 @@ from typing import Any
 from qanchor_plugin.errors import EngineError
 
 BACKBONES = ("meaning", "hf")
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "int8")
 TOKEN_DTYPES = ("float16", "float32", "bfloat16")
 
 
@@ -24,7 +24,8 @@ class EngineConfig:
         encoder_source: hub name or folder of the sentence encoder, or ``package:<module>``.
         encoder_dim: E, width of its vectors.
         hidden: W, width of the backbone.
-        dtype: compute type; ``auto`` is bfloat16 on cuda and float32 elsewhere.
+        dtype: compute type; ``auto`` is bfloat16 on cuda and float32 elsewhere. ``int8`` is float32 with the
+            language model's linear layers in int8, on a CPU only (its quality: docs/engine-speed.md).
         token_dtype: type of stored prefix tokens.
         time: ``day`` (tokens stand at their day, the suffix at the cutoff's) or ``index`` (paper).
         epoch: day number 0, ISO date; earlier days count as 0.
@@ -104,6 +105,8 @@ class EngineConfig:
             faults.append("backbone_source is empty; give a hub name or a folder.")
         if self.backbone == "meaning":
             faults += self._meaning_faults()
+            if self.dtype == "int8":
+                faults.append("dtype 'int8' is for language models; give 'float32' or 'bfloat16'.")
         if "{query}" not in self.query_template:
             faults.append("query_template does not hold {query}.")
         try:

@@ -1,26 +1,23 @@
-"""Prefixes and queries to embeddings, in forwards of fixed shape.
+"""Prefixes and queries to embeddings, by a budget of tokens.
 
-A prefix is padded to a multiple chosen by its own length alone, and users of one padded length go
-through together: what a user gets does not depend on the others of the call. Each user's prefix is
-read once (prefill); all queries then run packed over its keys and values, which are never copied per
-query. Shape letters: P prefixes, Q queries, B users of a forward, L padded prefix length.
+Each prefix is read once (prefill), however many cutoffs it is asked at; all queries then run packed over its
+keys and values, which are never copied per query. Who goes through together: :mod:`..forward`. Shape letters:
+P prefixes, Q queries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from qanchor_plugin.engine.build_prefix import restored
-from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.engine.features import age_features
+from qanchor_plugin.engine.forward import PrefixBatch, age_days, device_of, forwards
 from qanchor_plugin.engine.kv import KeptKV
-from qanchor_plugin.engine.kv_codec import decode
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.prefix import DAY_OFFSET, Prefix, day_number
-from qanchor_plugin.engine.suffix import Packed, PreparedQuery, pack, packs
+from qanchor_plugin.engine.suffix import PreparedQuery, pack, packs
 
 Float32 = npt.NDArray[np.float32]
 
@@ -36,52 +33,43 @@ def embed_packed(
     """(P, Q, 128) float32, L2-normalised, in the order given.
 
     Args:
+        prefixes: the same object given several times, at several cutoffs, is prefilled once.
         kept: stored keys and values of each prefix, or None where it is to be prefilled.
     """
-    config, device = modules.config, _device(modules)
+    config, device = modules.config, device_of(modules)
     out = np.zeros((len(prefixes), len(queries), config.embedding_dim), np.float32)
     if not len(prefixes) or not len(queries):
         return out
     runs = packs(queries, max_tokens=config.max_packed_tokens)
-    packed = [
-        pack([queries[n].rows for n in run], multiple=config.length_multiple).to(device) for run in runs
-    ]
+    multiple = 1 if modules.is_flat else config.length_multiple
+    packed = [pack([queries[n].rows for n in run], multiple=multiple).to(device) for run in runs]
     longest = max(len(one.query_S) for one in packed)
-    multiple = config.length_multiple
-    padded = np.array([-(-len(one.tokens) // multiple) * multiple for one in prefixes])
-    stored = [None] * len(prefixes) if kept is None else list(kept)
+    rows_of = _rows_of_each(prefixes)
+    distinct = [prefixes[rows[0]] for rows in rows_of]
+    stored = [None if kept is None else kept[rows[0]] for rows in rows_of]
     loaded = np.array([one is not None for one in stored])
-    for length, from_store in sorted(set(zip(padded.tolist(), loaded.tolist(), strict=True))):
-        members = np.flatnonzero((padded == length) & (loaded == from_store))
-        most = rows_per_forward(config, int(length) + longest, device)
-        for start in range(0, len(members), most):
-            chunk = members[start : start + most]
-            size = most if modules.compute_dtype != torch.float32 else _power_of_two(len(chunk), most)
-            batch = _Batch(
-                modules, [prefixes[n] for n in chunk], [cutoffs[n] for n in chunk], int(length), size
-            )
-            rows = [chunk[min(row, len(chunk) - 1)] for row in range(size)]
-            ready = [one for row in rows if (one := stored[row]) is not None]
-            if ready:
-                kv = decode(modules, ready, [prefixes[row] for row in rows], int(length))
-            else:
-                kv = modules.prefill(batch.rows, batch.positions, batch.valid)
-            for run, one in zip(runs, packed, strict=True):
-                answer = modules.answer(kv, batch.valid, one, batch.start, batch.age)
-                out[chunk[:, None], np.array(run)] = answer[: len(chunk)].cpu().numpy()
+    for places, size in forwards(modules, distinct, loaded, longest):
+        batch = PrefixBatch(modules, [distinct[n] for n in places], size)
+        kv = batch.keys_and_values([one for n in places if (one := stored[n]) is not None])
+        for rows in _turns([rows_of[n] for n in places]):
+            start, age = batch.at([cutoffs[row] for row in rows])
+            made = [modules.answer(kv, batch.valid, ready, start, age) for ready in packed]
+            out[rows[:, None], np.concatenate(runs)] = torch.cat(made, dim=1)[: len(rows)].cpu().numpy()
     return out
 
 
-def rows_per_forward(config: EngineConfig, tokens: int, device: torch.device) -> int:
-    """Users of one forward: what the token budget allows.
+def _rows_of_each(prefixes: Sequence[Prefix]) -> list[list[int]]:
+    """The rows at which each prefix was given."""
+    rows: dict[int, list[int]] = {}
+    for row, one in enumerate(prefixes):
+        rows.setdefault(id(one), []).append(row)
+    return list(rows.values())
 
-    A row's rounding follows the forward's shape. On a CPU one row already fills the cores, so every user
-    has a forward alone: no byte of an answer depends on who else is asked. On other devices the shape is
-    fixed in bfloat16, and in float32 smaller last batches differ by less than 1e-6.
-    """
-    if device.type == "cpu":
-        return 1
-    return _power_of_two(max(1, config.token_budget // tokens) // 2 + 1, 1 << 20)
+
+def _turns(rows_of: Sequence[Sequence[int]]) -> Iterator[npt.NDArray[np.intp]]:
+    """The rows of some prefixes, one of each at a time; a prefix with fewer repeats its last."""
+    for turn in range(max(map(len, rows_of))):
+        yield np.array([rows[min(turn, len(rows) - 1)] for rows in rows_of])
 
 
 def embed_one_by_one(
@@ -92,11 +80,11 @@ def embed_one_by_one(
 ) -> Float32:
     """The same as :func:`embed_packed` by the slow obvious path: one user and one query at a time,
     prefix and suffix encoded together, nothing cached, padded or packed."""
-    config, device = modules.config, _device(modules)
+    config, device = modules.config, device_of(modules)
     out = np.zeros((len(prefixes), len(queries), config.embedding_dim), np.float32)
     for row, (prefix, cutoff) in enumerate(zip(prefixes, cutoffs, strict=True)):
         soft = restored(prefix.tokens, config.token_dtype).float()
-        age = torch.from_numpy(age_features([_age_days(config, prefix, cutoff)]))
+        age = torch.from_numpy(age_features([age_days(config, prefix, cutoff)]))
         for column, query in enumerate(queries):
             suffix = torch.from_numpy(query.rows).clone()
             if modules.suffix.age is not None:
@@ -113,56 +101,3 @@ def embed_one_by_one(
             answer = modules.full(rows[None].to(device), positions[None].to(device), count)
             out[row, column] = answer[0].cpu().numpy()
     return out
-
-
-class _Batch:
-    """Prefixes right-padded to (size, length); the rows beyond the given ones repeat the last."""
-
-    def __init__(
-        self,
-        modules: EngineModules,
-        prefixes: Sequence[Prefix],
-        cutoffs: Sequence[int],
-        length: int,
-        size: int,
-    ) -> None:
-        config, device = modules.config, _device(modules)
-        last = len(prefixes) - 1
-        prefixes = [prefixes[min(row, last)] for row in range(size)]
-        cutoffs = [cutoffs[min(row, last)] for row in range(size)]
-        rows = torch.zeros(size, length, config.token_width, dtype=modules.compute_dtype)
-        positions = torch.zeros(size, length, dtype=torch.int64)
-        valid = torch.zeros(size, length, dtype=torch.bool)
-        for row, prefix in enumerate(prefixes):
-            count = len(prefix.tokens)
-            rows[row, :count] = restored(prefix.tokens, config.token_dtype).to(rows.dtype)
-            positions[row, :count] = torch.from_numpy(prefix.positions)
-            valid[row, :count] = True
-        self.rows, self.positions, self.valid = rows.to(device), positions.to(device), valid.to(device)
-        self.start = self._start(config, prefixes, cutoffs).to(device)
-        ages = [_age_days(config, *pair) for pair in zip(prefixes, cutoffs, strict=True)]
-        self.age = torch.from_numpy(age_features(ages)).to(device)
-
-    @staticmethod
-    def _start(config: EngineConfig, prefixes: Sequence[Prefix], cutoffs: Sequence[int]) -> Tensor:
-        if config.time == "index":
-            return torch.tensor([len(one.tokens) for one in prefixes])
-        return torch.tensor([DAY_OFFSET + day_number(one, config.epoch_day) for one in cutoffs])
-
-
-def _age_days(config: EngineConfig, prefix: Prefix, cutoff: int) -> int | None:
-    if prefix.as_of is None:
-        return None
-    return day_number(cutoff, config.epoch_day) - day_number(prefix.as_of, config.epoch_day)
-
-
-def _power_of_two(count: int, most: int) -> int:
-    """The least power of two that is not below ``count``, ``most`` at most."""
-    return min(most, 1 << (count - 1).bit_length())
-
-
-def _device(modules: EngineModules) -> torch.device:
-    return modules.projection.inner.weight.device
-
-
-__all__ = ["Packed", "embed_one_by_one", "embed_packed", "rows_per_forward"]

@@ -19,7 +19,6 @@ from qanchor_plugin.engine.event_encoder import EventEncoder
 from qanchor_plugin.engine.initial import initialise
 from qanchor_plugin.engine.keep import prefill_kept
 from qanchor_plugin.engine.kv import KeptKV
-from qanchor_plugin.engine.kv_codec import check_kept
 from qanchor_plugin.engine.load import (
     BACKBONE,
     CONFIG,
@@ -264,15 +263,7 @@ class QueryAnchorEngine(EngineIdentity):
         )
 
     def prefill(self, prefixes: Sequence[Prefix], *, scheme: str) -> list[KeptKV]:
-        """Keys and values of each prefix, in order, as they are stored.
-
-        Args:
-            prefixes: from :meth:`build_prefixes` of this engine.
-            scheme: ``bf16`` or ``int8``.
-
-        Raises:
-            EngineError: an unknown scheme, or a backbone whose keys cannot be stored.
-        """
+        """Keys and values of each prefix, as ``bf16`` or ``int8`` stores them (EngineError: it cannot)."""
         check_asked(self, prefixes, (), [0] * len(prefixes))
         with torch.inference_mode():
             return prefill_kept(self.modules, prefixes, scheme=scheme, kv_digest=self.kv_digest)
@@ -291,16 +282,12 @@ class QueryAnchorEngine(EngineIdentity):
             prefixes: from :meth:`build_prefixes` of this engine.
             queries: from :meth:`prepare_query` of this engine.
             cutoffs: one a prefix, microseconds since 1970 UTC.
-            kept: from :meth:`prefill`, one a prefix or None where it is to be prefilled now. ``bf16`` of
-                an engine that computes in bfloat16 changes nothing; else directions agree to 0.9995.
+            kept: from :meth:`prefill`, one or None a prefix; directions then agree to 0.9995.
 
         Raises:
             EngineError: another engine's prefixes, queries or keys, or too few cutoffs.
         """
-        check_asked(self, prefixes, queries, cutoffs)
-        for one, prefix in zip(kept or (), prefixes, strict=kept is not None):
-            if one is not None:
-                check_kept(self.modules, one, prefix, self.kv_digest)
+        check_asked(self, prefixes, queries, cutoffs, kept)
         with torch.inference_mode():
             return embed_packed(self.modules, prefixes, queries, cutoffs, kept=kept)
 

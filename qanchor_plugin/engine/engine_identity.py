@@ -56,7 +56,7 @@ class EngineIdentity:
             self._chosen(_PREFIX_KEYS),
             self.encoder_id,
             None if vocabulary is None else digest(vocabulary),
-            str(self.modules.compute_dtype),
+            "int8" if self.config.dtype == "int8" else str(self.modules.compute_dtype),
             None if rope is None else dict(rope),
             state_digest(self.modules.prefix_state()),
         )

@@ -76,7 +76,14 @@ def encode(
     return KeptKV(scheme=scheme, num_tokens=count, kv_digest=kv_digest, payload=payload)
 
 
-def decode(modules: EngineModules, kept: Sequence[KeptKV], prefixes: Sequence[Prefix], length: int) -> KV:
+def decode(
+    modules: EngineModules,
+    kept: Sequence[KeptKV],
+    prefixes: Sequence[Prefix],
+    length: int,
+    *,
+    size: int | None = None,
+) -> KV:
     """The cache of these prefixes, as ``EngineModules.prefill`` makes it; zeros where padded.
 
     Args:
@@ -84,18 +91,23 @@ def decode(modules: EngineModules, kept: Sequence[KeptKV], prefixes: Sequence[Pr
         kept: one a prefix, of one length or shorter.
         prefixes: theirs, in order.
         length: P, what they are padded to.
+        size: B, users of the forward; those beyond the given ones repeat the last. None adds none.
     """
     shape, device = modules.backbone.cache_shape(), modules.projection.inner.weight.device
-    size = (shape.num_layers, len(kept))
-    keys_NBHPD, values_NBHPD = (
-        torch.zeros(*size, heads, length, shape.head_dim, dtype=modules.compute_dtype, device=device)
+    more = 0 if size is None else size - len(kept)
+    users = len(kept) + more
+    sizes = [
+        (shape.num_layers, users, heads, length, shape.head_dim)
         for heads in (shape.num_key_heads, shape.num_value_heads)
-    )
+    ]
+    keys_NBHPD, values_NBHPD = (torch.zeros(one, dtype=modules.compute_dtype, device=device) for one in sizes)
     for row, (one, prefix) in enumerate(zip(kept, prefixes, strict=True)):
         keys, values = _restored(modules, shape, one, prefix, device)
-        keys_NBHPD[:, row, :, : one.num_tokens] = keys
-        values_NBHPD[:, row, :, : one.num_tokens] = values
-    derived = modules.backbone.derived_cache(_soft(modules, prefixes, length, device))
+        rows = slice(row, users if row == len(kept) - 1 else row + 1)
+        keys_NBHPD[:, rows, :, : one.num_tokens] = keys.unsqueeze(1)
+        values_NBHPD[:, rows, :, : one.num_tokens] = values.unsqueeze(1)
+    soft = _soft(modules, [*prefixes, *[prefixes[-1]] * more], length, device)
+    derived = modules.backbone.derived_cache(soft)
     return derived + [part for pair in zip(keys_NBHPD, values_NBHPD, strict=True) for part in pair]
 
 
@@ -201,8 +213,7 @@ def _angles(modules: EngineModules, prefix: Prefix) -> tuple[Tensor, Tensor]:
     """(L, R/2) float32 cosines and sines that rotated the first R channels of the prefix's keys."""
     device = modules.projection.inner.weight.device
     positions = torch.from_numpy(prefix.positions).to(device, torch.int64)
-    cosine, sine = modules.backbone.rotation(positions, modules.compute_dtype)
-    return cosine.float(), sine.float()
+    return modules.backbone.rotation(positions)
 
 
 def _with_rotation(keys_NHLD: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from qanchor_plugin.engine.config import EngineConfig
+from qanchor_plugin.engine.decoder import KINDS, supported
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.sources import resolve_folder
 from qanchor_plugin.engine.weights import read_tensors, write_tensors
@@ -18,7 +19,8 @@ BACKBONE, ENCODER = "backbone", "encoder"
 MEANING_SPACE = Path(__file__).parent / "presets" / "demo" / "meaning_space.safetensors"
 SHIPPED = {"demo": MEANING_SPACE.with_name(WEIGHTS)}
 """Presets whose trained weights are in the package (see docs/model-card.md)."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
+"""Types of the weights; ``int8`` is made of float32 ones when they are first multiplied."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -131,7 +133,12 @@ def assembled(config: EngineConfig, model: Any, device: torch.device) -> EngineM
         width = model.config.hidden_size
         if width != config.hidden:
             raise EngineError(f"the backbone is {width} wide, the config says {config.hidden}. Set 'hidden'.")
-        model = model.to(resolve_dtype(config, device))
+        model = model.to(device, resolve_dtype(config, device))
+        if config.dtype == "int8" and not supported(model):
+            raise EngineError(
+                f"dtype is 'int8', but a {model.config.model_type} on {device} is not run in int8: only "
+                f"{', '.join(KINDS)} on a CPU are. Set dtype 'bfloat16' or 'float32'."
+            )
     return EngineModules(config, model)
 
 

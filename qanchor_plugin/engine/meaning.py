@@ -112,9 +112,9 @@ class MeaningBackbone(nn.Module):
             key_bias_NHD=biases.unflatten(1, (heads, self.head_dim)),
         )
 
-    def rotation(self, positions_L: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def rotation(self, positions_L: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`..backbone.Backbone`."""
-        cosine, sine = _rotation(positions_L.unsqueeze(0), self.head_dim, self.rope_base, dtype)
+        cosine, sine = _rotation(positions_L.unsqueeze(0), self.head_dim, self.rope_base, torch.float32)
         return cosine[0, 0], sine[0, 0]
 
     def derived_cache(self, rows_BLC: Tensor) -> KV:

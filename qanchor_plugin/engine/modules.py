@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qanchor_plugin.engine.backbone import KV, CausalLMBackbone
 from qanchor_plugin.engine.config import EngineConfig
+from qanchor_plugin.engine.decoder import Decoder, stamp, supported
 from qanchor_plugin.engine.hierarchy import HierarchicalEncoder
 from qanchor_plugin.engine.meaning import MeaningBackbone
 from qanchor_plugin.engine.projection import Projection
@@ -70,6 +71,26 @@ class EngineModules(nn.Module):
             with_age=config.summaries,
         )
         self.projection = Projection(config.hidden, config.projection_dim, config.embedding_dim)
+        self._fast: tuple[Any, Decoder] | None = None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether forwards run now without padding (:class:`..decoder.Decoder`): under inference mode on a
+        CPU, for a language model that it knows."""
+        backbone = self.backbone
+        return (
+            torch.is_inference_mode_enabled()
+            and isinstance(backbone, CausalLMBackbone)
+            and supported(backbone.model)
+        )
+
+    def _decoder(self) -> Decoder | None:
+        if not self.is_flat or not isinstance(self.backbone, CausalLMBackbone):
+            return None
+        now = stamp(self.backbone.model)
+        if self._fast is None or self._fast[0] != now:
+            self._fast = (now, Decoder(self.backbone.model, int8=self.config.dtype == "int8"))
+        return self._fast[1]
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -84,8 +105,11 @@ class EngineModules(nn.Module):
             positions_BL: int64.
             valid_BL: bool, False where padded.
         """
-        is_suffix = torch.zeros(rows_BLC.shape[1], dtype=torch.bool, device=rows_BLC.device)
         rows = rows_BLC.to(self.compute_dtype)
+        fast = self._decoder()
+        if fast is not None:
+            return fast.prefill(rows, positions_BL, valid_BL)
+        is_suffix = torch.zeros(rows_BLC.shape[1], dtype=torch.bool, device=rows_BLC.device)
         none = torch.zeros(0, dtype=torch.int64, device=rows.device)
         _, kv = self.backbone.encode(rows, positions_BL, causal_mask(valid_BL), is_suffix, None, none)
         return kv
@@ -102,6 +126,11 @@ class EngineModules(nn.Module):
         """
         rows = self.suffix.rows(packed, age_BF).to(self.compute_dtype)
         positions = suffix_positions(packed, start_B, time=self.config.time)
+        fast = self._decoder()
+        if fast is not None:
+            counts = valid_BL.sum(1).tolist()
+            caches = [[one[user, :, :count] for one in kv] for user, count in enumerate(counts)]
+            return self.projection(fast.answer(rows, positions, packed, caches).float())
         is_suffix = torch.ones(rows.shape[1], dtype=torch.bool, device=rows.device)
         allowed = block_mask(packed.query_S, valid_BL)
         hidden, _ = self.backbone.encode(rows, positions, allowed, is_suffix, kv, packed.last_Q)

@@ -15,7 +15,7 @@ from qanchor_plugin.evaluation.probe import Scorer, lightgbm_probe, logistic_pro
 from qanchor_plugin.evaluation.tasks import Cut
 from qanchor_plugin.evaluation.text_baselines import Encode, mean_event_vectors, profile_vectors
 
-Matrix = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,10 @@
 """Anchor views as of entity rows: asked of Spark once for each kind of user, joined by row number."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from feast import FeatureView
 from pyspark.sql import Column, DataFrame
@@ -14,7 +17,12 @@ from qanchor_plugin.feast_ext.asof_join import quoted
 from qanchor_plugin.feast_ext.entity_rows import ROW, EntityRows
 from qanchor_plugin.feast_ext.tags import MODE
 
-AS_SERVED = "as_served"
+if TYPE_CHECKING:
+    from spark_jobs.plan_point_in_time import PlannedRead
+
+AS_SERVED, EXACT = "as_served", "exact"
+OUTSIDE_TTL = "outside_ttl"
+_FORCED: ContextVar[str | None] = ContextVar("forced_mode", default=None)
 _ANSWER, _ANSWER_ROW = "__qanchor_answer", "row_id"
 _STORED = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.AS_OF, S.NUM_EVENTS)
 
@@ -38,13 +46,24 @@ class AnchorRequest:
         return self.view.batch_source
 
     def mode(self, default: str) -> str:
-        """``exact`` or ``as_served``: the view's tag, else the declared mode, else the store's."""
-        return self.view.tags.get(MODE) or self.source.scenario.mode or default
+        """``exact`` or ``as_served``: what the caller forces, else the view's tag, else the declared mode,
+        else the store's."""
+        return _FORCED.get() or self.view.tags.get(MODE) or self.source.scenario.mode or default
 
     def columns_of_keys(self) -> tuple[tuple[EntityRef, str], ...]:
         """Each entity with the column of the entity rows that holds its key."""
         renamed = self.view.projection.join_key_map
         return tuple((one, renamed.get(one.join_key, one.join_key)) for one in self.source.profile.entities)
+
+
+@contextlib.contextmanager
+def forced_mode(mode: str | None) -> Iterator[None]:
+    """Within the block every anchor view is read in this mode: Feast's call has no argument for it."""
+    token = _FORCED.set(mode)
+    try:
+        yield
+    finally:
+        _FORCED.reset(token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +73,13 @@ class _Group:
     users: tuple[tuple[EntityRef, str], ...]
     mode: str
     requests: list[AnchorRequest] = field(default_factory=list)
+
+    def declared(self) -> tuple[Declarations, list[str]]:
+        """The record that jobs are handed, and the scenarios' names."""
+        sources = [request.source for request in self.requests]
+        scenarios = {source.scenario.name: source.scenario for source in sources}
+        profiles = [source.profile for source in sources]
+        return Declarations.of("asked", profiles, scenarios.values()), list(scenarios)
 
 
 def join_anchors(
@@ -68,6 +94,22 @@ def join_anchors(
     for group in _groups(requests, default_mode):
         rows = _joined(settings, entity, rows, group)
     return replace(entity, rows=rows)
+
+
+def plan_anchors(
+    settings: Settings, entity: EntityRows, requests: Sequence[AnchorRequest], *, default_mode: str
+) -> "list[PlannedRead]":
+    """What the exact views among the requests would have to read; lookups need nothing."""
+    from spark_jobs.plan_point_in_time import plan_embed_at
+
+    planned = []
+    for group in _groups(requests, default_mode):
+        if group.mode == AS_SERVED:
+            continue
+        declared, names = group.declared()
+        asked = _users(entity, group.users)
+        planned += plan_embed_at(entity.rows.sparkSession, settings, declared, asked, names)
+    return planned
 
 
 def known_users(settings: Settings, rows: DataFrame, request: AnchorRequest) -> DataFrame:
@@ -109,7 +151,7 @@ def with_adhoc(
     from spark_jobs.point_in_time import ExtraQueries, embed_at
 
     users = tuple((one, one.join_key) for one in profile.entities)
-    asked = _users(entity, entity.rows, users, quoted(query_column).cast("string").alias("anchor_query"))
+    asked = _users(entity, users, quoted(query_column).cast("string").alias("anchor_query"))
     declared = Declarations.of("adhoc", [profile], [])
     own = ExtraQueries(profile=profile.name)
     answers = embed_at(entity.rows.sparkSession, settings, declared, asked, [], own).select(
@@ -129,12 +171,11 @@ def _groups(requests: Sequence[AnchorRequest], default_mode: str) -> list[_Group
 
 
 def _joined(settings: Settings, entity: EntityRows, rows: DataFrame, group: _Group) -> DataFrame:
-    sources = [request.source for request in group.requests]
-    scenarios = {source.scenario.name: source.scenario for source in sources}
-    declared = Declarations.of("asked", [source.profile for source in sources], scenarios.values())
-    asked = _users(entity, rows, group.users)
-    answers = _answers(settings, declared, asked, list(scenarios), group.mode)
-    values = F.struct(*[F.col(name) for name in _STORED])
+    declared, scenarios = group.declared()
+    asked = _users(entity, group.users)
+    answers = _answers(settings, declared, asked, scenarios, group.mode)
+    told = [name for name in (*_STORED, OUTSIDE_TTL) if name in answers.columns]
+    values = F.struct(*[F.col(name) for name in told])
     wide = answers.groupBy(F.col(_ANSWER_ROW).alias(_ANSWER)).agg(
         *[
             F.first(F.when(F.col(S.SCENARIO) == name, values), ignorenulls=True).alias(f"__qanchor_{name}")
@@ -162,14 +203,12 @@ def _answers(
     return embed_at(asked.sparkSession, settings, declared, asked, scenarios)
 
 
-def _users(
-    entity: EntityRows, rows: DataFrame, users: Sequence[tuple[EntityRef, str]], *more: Column
-) -> DataFrame:
+def _users(entity: EntityRows, users: Sequence[tuple[EntityRef, str]], *more: Column) -> DataFrame:
     """(row_id, user, at) of the rows that name a user and an instant."""
     from spark_jobs.identity import with_user_key
 
     keys = [quoted(name).alias(one.join_key) for one, name in users]
-    plain = rows.select(F.col(ROW).alias(_ANSWER_ROW), quoted(entity.at).alias("at"), *keys, *more)
+    plain = entity.asked.select(F.col(ROW).alias(_ANSWER_ROW), quoted(entity.at).alias("at"), *keys, *more)
     kept = [_ANSWER_ROW, S.USER, "at", *(["anchor_query"] if more else [])]
     keyed = with_user_key(plain, [one for one, _ in users]).select(*kept)
     return keyed.where(F.col(S.USER).isNotNull() & F.col("at").isNotNull())
@@ -180,7 +219,8 @@ def _feature(answer: str, feature: str, mode: str, at: str) -> Column:
     there = F.col(f"{answer}.{S.EMBEDDING}").isNotNull()
     if feature == "status":
         if mode == AS_SERVED:
-            return F.when(there, F.lit("stored")).otherwise(F.lit("missing"))
+            expired = F.when(F.col(f"{answer}.{OUTSIDE_TTL}"), F.lit("stale")).otherwise(F.lit("missing"))
+            return F.when(there, F.lit("stored")).otherwise(expired)
         return F.when(there, F.lit("computed")).otherwise(F.lit("unknown"))
     if feature == "data_as_of":
         return F.when(there, F.col(f"{answer}.{S.CUTOFF}"))

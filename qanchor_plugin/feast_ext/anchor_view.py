@@ -24,6 +24,7 @@ def anchor_view(
     owner: str = "",
     tags: Mapping[str, str] | None = None,
     online: bool = True,
+    on_push: str | None = None,
 ) -> FeatureView:
     """A feature view whose ``embedding`` answers ``query`` for every user of ``profile``.
 
@@ -38,6 +39,8 @@ def anchor_view(
         owner: who answers for it, often an email address.
         tags: your own; ``qanchor.mode`` (``exact`` or ``as_served``) overrides the store's mode.
         online: whether answers are written to the online store.
+        on_push: what a read does whose stored answer lacks a pushed event: ``recompute_first`` (None) or
+            ``stale_and_recompute_behind``; see docs/fresh-events.md.
 
     Raises:
         DeclarationError: what can be seen to be wrong without reading anything.
@@ -59,6 +62,7 @@ def anchor_view(
         tags={key: value for key, value in own_tags.items() if key != MODE},
         online=online,
         mode=own_tags.get(MODE),
+        on_push=on_push,
     )
     source = AnchorSource(scenario, profile, owner=owner)
     view = FeatureView(

@@ -28,19 +28,24 @@ class EntityRows:
     """Entity rows in Spark.
 
     Attributes:
-        rows: the caller's columns and ``ROW`` (bigint, distinct, the same however often it is computed).
+        rows: the caller's columns and ``ROW`` (bigint, distinct, the same however often it is computed);
+            later, features beside them.
+        asked: the rows as they were given and ``ROW``: cheap to compute again, whatever was joined since.
         at: the column with the row's instant, a Spark timestamp.
         columns: the caller's columns, in order.
         first / last: bounds of the instants; None without rows.
         ordered: whether the answer is put back into the rows' order.
+        num_rows: how many rows there are.
     """
 
     rows: DataFrame
+    asked: DataFrame
     at: str
     columns: tuple[str, ...]
     first: datetime | None
     last: datetime | None
     ordered: bool
+    num_rows: int
 
 
 def entity_rows(spark: SparkSession, given: Any) -> EntityRows:
@@ -63,19 +68,23 @@ def entity_rows(spark: SparkSession, given: Any) -> EntityRows:
 
 def of_spark(given: DataFrame, *, at: str | None = None) -> EntityRows:
     """The rows of a Spark frame, computed once and kept on the executors, so that row numbers stand."""
-    at = at or _instant_column(dict(zip(given.columns, spark_schema_to_np_dtypes(given.dtypes), strict=True)))
+    zoneless = [(name, "timestamp" if kind == "timestamp_ntz" else kind) for name, kind in given.dtypes]
+    at = at or _instant_column(dict(zip(given.columns, spark_schema_to_np_dtypes(zoneless), strict=True)))
     numbered = given.withColumn(at, quoted(at).cast("timestamp")).withColumn(
         ROW, F.monotonically_increasing_id()
     )
     rows = numbered.localCheckpoint(eager=True)
-    bounds = rows.agg(F.unix_micros(F.min(quoted(at))), F.unix_micros(F.max(quoted(at)))).collect()[0]
+    asked = [F.unix_micros(F.min(quoted(at))), F.unix_micros(F.max(quoted(at))), F.count(F.lit(1))]
+    bounds = rows.agg(*asked).collect()[0]
     return EntityRows(
         rows=rows,
+        asked=rows,
         at=at,
         columns=tuple(given.columns),
         first=_instant(bounds[0]),
         last=_instant(bounds[1]),
         ordered=False,
+        num_rows=bounds[2],
     )
 
 
@@ -96,11 +105,13 @@ def _of_pandas(spark: SparkSession, given: pd.DataFrame) -> EntityRows:
     bounds = instants.dropna()
     return EntityRows(
         rows=rows,
+        asked=rows,
         at=at,
         columns=tuple(given.columns),
         first=None if bounds.empty else bounds.min().to_pydatetime(),
         last=None if bounds.empty else bounds.max().to_pydatetime(),
         ordered=True,
+        num_rows=len(given),
     )
 
 

@@ -1,40 +1,48 @@
 """The offline store: ordinary Spark views by a corrected as-of join, anchor views by the engine on Spark."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from feast import FeatureView, OnDemandFeatureView
 from feast.data_source import DataSource
+from feast.feature_logging import LoggingConfig, LoggingSource
 from feast.infra.offline_stores.contrib.spark_offline_store.spark import (
     SparkOfflineStore,
     SparkOfflineStoreConfig,
 )
-from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
-from feast.utils import _get_requested_feature_views_to_features_dict, make_tzaware
 from pydantic import field_validator
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import DeclarationError
 from qanchor_plugin.feast_ext.adhoc_history import ADHOC_EMBEDDING, join_adhoc
-from qanchor_plugin.feast_ext.anchor_history import AnchorRequest, join_anchors, known_users
+from qanchor_plugin.feast_ext.anchor_history import join_anchors
 from qanchor_plugin.feast_ext.anchor_source import AnchorSource
-from qanchor_plugin.feast_ext.asof_join import join_as_of, quoted
 from qanchor_plugin.feast_ext.declarations import is_anchor, settings_from_config
-from qanchor_plugin.feast_ext.entity_rows import ROW, EntityRows, check_join_keys, distinct_keys, entity_rows
-from qanchor_plugin.feast_ext.ordinary_views import all_join_keys, history_of, join_keys, keys_between
+from qanchor_plugin.feast_ext.entity_rows import check_join_keys, entity_rows
+from qanchor_plugin.feast_ext.feature_logging import append_logs
+from qanchor_plugin.feast_ext.historical import (
+    anchors,
+    everyone,
+    in_order,
+    keys_of,
+    metadata_of,
+    wanted_of,
+    with_ordinary,
+)
+from qanchor_plugin.feast_ext.offline_write import append_rows
 from qanchor_plugin.feast_ext.pull import pull_all, pull_latest
 from qanchor_plugin.feast_ext.retrieval_job import QAnchorRetrievalJob
 from qanchor_plugin.feast_ext.spark_session import session
+from qanchor_plugin.feast_ext.spark_source import read
 from qanchor_plugin.feast_ext.validation import validate_source
-
-_DEFAULT_RANGE = timedelta(days=30)
 
 
 class QAnchorOfflineStoreConfig(SparkOfflineStoreConfig):
@@ -90,25 +98,25 @@ class QAnchorOfflineStore(SparkOfflineStore):
 
         settings = settings_from_config(config)
         spark = session(settings)
-        wanted = _wanted(feature_views, feature_refs, registry, project, full_feature_names)
+        wanted = wanted_of(feature_views, feature_refs, registry, project, full_feature_names)
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         with in_utc(spark):
             if entity_df is None:
-                entity = _everyone(spark, settings, wanted, **kwargs)
+                entity = everyone(spark, settings, wanted, **kwargs)
             else:
                 entity = entity_rows(spark, entity_df)
-            check_join_keys(entity, _keys_of(wanted))
-            joined = _with_ordinary(spark, entity, wanted, filter_by_created_timestamp)
+            check_join_keys(entity, keys_of(wanted))
+            joined = with_ordinary(spark, entity, wanted, filter_by_created_timestamp)
             default_mode = config.offline_store.point_in_time
-            joined = join_anchors(settings, joined, _anchors(wanted), default_mode=default_mode)
+            joined = join_anchors(settings, joined, anchors(wanted), default_mode=default_mode)
             joined, hidden = join_adhoc(settings, joined, on_demand, registry, project)
-            frame = _in_order(joined, [name for names in wanted.values() for name in names.values()], hidden)
+            frame = in_order(joined, [name for names in wanted.values() for name in names.values()], hidden)
         return QAnchorRetrievalJob(
             frame,
             config,
             full_feature_names=full_feature_names,
             on_demand_feature_views=on_demand,
-            metadata=_metadata(feature_refs, entity),
+            metadata=metadata_of(feature_refs, entity),
             hidden=hidden,
         )
 
@@ -158,105 +166,54 @@ class QAnchorOfflineStore(SparkOfflineStore):
         table: pa.Table,
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """As Feast's Spark store; embeddings are computed and cannot be written by hand.
+        """The rows stand in the view's source; embeddings are computed and cannot be written by hand.
 
         Raises:
-            DeclarationError: the view is an anchor view.
+            DeclarationError: the view is an anchor view, or its source cannot be written.
+            InputDataError: the rows' columns are not the source's.
         """
         if is_anchor(feature_view):
             raise DeclarationError(
                 f"feature view {feature_view.name!r} is an anchor view: its rows are computed. Run feast "
                 "materialize instead of writing them."
             )
-        session(settings_from_config(config))
-        SparkOfflineStore.offline_write_batch(config, feature_view, table, progress)
+        from spark_jobs.session import in_utc
+
+        spark = session(settings_from_config(config))
+        with in_utc(spark):
+            append_rows(spark, feature_view, table)
+        if progress:
+            progress(table.num_rows)
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: pa.Table | Path,
+        source: LoggingSource,
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,
+    ) -> None:
+        """The logs of served features stand in the service's ``DeltaLoggingDestination``."""
+        append_logs(session(settings_from_config(config)), data, logging_config)
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
         """The source can be read; the first call of an apply has checked every anchor view of the repo."""
-        session(settings_from_config(config))
+        spark = session(settings_from_config(config))
         if isinstance(data_source, AnchorSource):
             validate_source(config, data_source)
+        elif isinstance(data_source, SparkSource):
+            read(spark, data_source)
         else:
             data_source.validate(config=config)
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource
     ) -> Any:
-        """Columns and raw types; Feast's Spark source finds our session instead of starting its own."""
-        if not isinstance(data_source, AnchorSource):
-            session(settings_from_config(config))
-        return data_source.get_table_column_names_and_types(config=config)
-
-
-_Wanted = dict[FeatureView, dict[str, str]]
-
-
-def _wanted(
-    views: Sequence[FeatureView], refs: list[str], registry: BaseRegistry, project: str, full_names: bool
-) -> _Wanted:
-    """Each view with its requested features and the columns they become."""
-    on_demand = OnDemandFeatureView.get_requested_odfvs(refs, project, registry)
-    by_view, _ = _get_requested_feature_views_to_features_dict(refs, list(views), on_demand)
-    return {
-        view: {
-            feature: f"{view.projection.name_to_use()}__{feature}" if full_names else feature
-            for feature in features
-        }
-        for view, features in by_view.items()
-    }
-
-
-def _anchors(wanted: _Wanted) -> list[AnchorRequest]:
-    return [AnchorRequest(view=view, features=names) for view, names in wanted.items() if is_anchor(view)]
-
-
-def _ordinary(wanted: _Wanted) -> list[FeatureView]:
-    return [view for view in wanted if not is_anchor(view)]
-
-
-def _keys_of(wanted: _Wanted) -> list[str]:
-    anchors = [name for request in _anchors(wanted) for _, name in request.columns_of_keys()]
-    return list(dict.fromkeys([*anchors, *all_join_keys(_ordinary(wanted))]))
-
-
-def _with_ordinary(spark: SparkSession, entity: EntityRows, wanted: _Wanted, known_only: bool) -> EntityRows:
-    rows = entity.rows
-    for view in _ordinary(wanted):
-        history = history_of(spark, view, wanted[view], entity)
-        rows = join_as_of(rows, history, at=entity.at, known_only=known_only)
-    return replace(entity, rows=rows)
-
-
-def _everyone(
-    spark: SparkSession,
-    settings: Settings,
-    wanted: _Wanted,
-    start_date: datetime | None = None,
-    end_date: datetime | None = None,
-) -> EntityRows:
-    """Every key of the ordinary views in the range and every known user of the anchors, as of the end."""
-    end = settings.now() if end_date is None else make_tzaware(end_date)
-    longest = max((view.ttl for view in _ordinary(wanted) if view.ttl), default=_DEFAULT_RANGE)
-    start = end - longest if start_date is None else make_tzaware(start_date)
-    frames = [keys_between(spark, view, start, end) for view in _ordinary(wanted) if join_keys(view)]
-    frames += [known_users(settings, spark.range(0), request) for request in _anchors(wanted)]
-    if not frames:
-        raise DeclarationError(
-            "no entity rows were given and none of the requested views has an entity. Give entity_df."
-        )
-    return distinct_keys(frames, _keys_of(wanted), end)
-
-
-def _in_order(entity: EntityRows, features: Sequence[str], hidden: Sequence[str]) -> Any:
-    rows = entity.rows.orderBy(F.col(ROW)) if entity.ordered else entity.rows
-    return rows.select(*[quoted(name) for name in (*entity.columns, *features, *hidden)])
-
-
-def _metadata(refs: list[str], entity: EntityRows) -> RetrievalMetadata:
-    keys = [name for name in entity.columns if name != entity.at]
-    return RetrievalMetadata(
-        features=refs, keys=keys, min_event_timestamp=entity.first, max_event_timestamp=entity.last
-    )
+        """Columns and raw types, as this store reads them."""
+        if not isinstance(data_source, SparkSource):
+            return data_source.get_table_column_names_and_types(config=config)
+        rows = read(session(settings_from_config(config)), data_source)
+        return [(field.name, field.dataType.simpleString()) for field in rows.schema]
 
 
 def _pulled(config: RepoConfig, pull: Callable[[SparkSession, Settings], Any]) -> RetrievalJob:

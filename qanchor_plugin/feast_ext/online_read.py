@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from feast import RepoConfig, utils
 from feast.infra.online_stores.online_store import OnlineStore
 
-from qanchor_plugin.backend import Answer, Ask
+from qanchor_plugin.backend import Answer
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import BackendError, InputDataError, LakeError, OnlineMissError
 from qanchor_plugin.feast_ext import online_rows as R
@@ -17,38 +17,14 @@ from qanchor_plugin.feast_ext.counters import ANSWERS, LAKE_FAILURES, MISSES
 from qanchor_plugin.feast_ext.declarations import is_anchor
 from qanchor_plugin.feast_ext.online_misses import Answers
 from qanchor_plugin.feast_ext.online_rows import Anchor, AnchorRead, Verdict
+from qanchor_plugin.feast_ext.online_seams import Keeper, Misses, Watermarks
 from qanchor_plugin.feast_ext.online_write import naming_the_store
+from qanchor_plugin.feast_ext.push_policy import Judged, PushPolicy
 from qanchor_plugin.feast_ext.waiting import in_waiting_thread
 
 logger = logging.getLogger(__name__)
 
-
-class Watermarks(Protocol):
-    """Who knows up to when a scenario is complete."""
-
-    def complete_to(self, scenario: str, scenario_id: str) -> int | None:
-        """Microseconds since 1970 UTC, or None."""
-
-
-class Misses(Protocol):
-    """Who answers misses within a budget."""
-
-    def answer(
-        self,
-        users: Sequence[bytes],
-        cutoff: int,
-        asked: Sequence[Ask],
-        *,
-        late: Callable[[Answers], object] | None = None,
-    ) -> Answers:
-        """Users x asked; a BackendError says that there is no answer, ``late`` has it later."""
-
-
-class Keeper(Protocol):
-    """Who keeps computed answers for later reads."""
-
-    def keep(self, read: AnchorRead, answers: Sequence[tuple[int, Answer]]) -> None:
-        """These (row of the read, answer) pairs will be written; returns at once."""
+_SERVED = (Verdict.FRESH, Verdict.BEHIND)
 
 
 class AnchorReader:
@@ -59,13 +35,22 @@ class AnchorReader:
         watermarks: ``job_runs``; where it fails, a row's own cutoff says how fresh it is.
         misses: the backend behind its budget.
         keeper: takes computed answers for write-back.
+        pushes: knows which stored rows lack pushed events.
     """
 
-    def __init__(self, settings: Settings, watermarks: Watermarks, misses: Misses, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        watermarks: Watermarks,
+        misses: Misses,
+        keeper: Keeper,
+        pushes: PushPolicy,
+    ) -> None:
         self._settings = settings
         self._watermarks = watermarks
         self._misses = misses
         self._keeper = keeper
+        self._pushes = pushes
 
     def settle(self, reads: Sequence[AnchorRead]) -> None:
         """Every read's ``rows`` are answers, with status and data_as_of.
@@ -79,11 +64,12 @@ class AnchorReader:
         now = R.micros_of(self._settings.now())
         verdicts = [self._judged(read, now) for read in reads]
         missed = [
-            (read, [row for row, (verdict, _) in enumerate(judged) if verdict is not Verdict.FRESH])
+            (read, [row for row, (verdict, _) in enumerate(judged) if verdict not in _SERVED])
             for read, judged in zip(reads, verdicts, strict=True)
         ]
         missed = [(read, rows) for read, rows in missed if rows]
         answers = self._answers(missed, now) if missed else {}
+        self._recompute_behind(reads, verdicts, now)
         for read, judged in zip(reads, verdicts, strict=True):
             for row, (verdict, as_of) in enumerate(judged):
                 key = (id(read), row)
@@ -96,10 +82,18 @@ class AnchorReader:
         anchor = read.anchor
         complete_to = self._complete_to(anchor)
         judged = [R.judge(row, anchor, now=now, complete_to=complete_to) for row in read.rows]
+        judged = list(self._pushes.overruled(read, judged, now))
         for verdict, count in Counter(verdict for verdict, _ in judged).items():
             fresh = verdict is Verdict.FRESH
             (ANSWERS.labels(R.STORED) if fresh else MISSES.labels(verdict.value)).inc(count)
         return judged
+
+    def _recompute_behind(self, reads: Sequence[AnchorRead], verdicts: Sequence[Judged], now: int) -> None:
+        if self._settings.on_miss != "compute":
+            return
+        for read, judged in zip(reads, verdicts, strict=True):
+            rows = [row for row, (verdict, _) in enumerate(judged) if verdict is Verdict.BEHIND]
+            self._pushes.behind(read, rows, lambda apart, taken: self._answers([(apart, taken)], now))
 
     def _complete_to(self, anchor: Anchor) -> int | None:
         if not anchor.scenario.ttl:
@@ -138,6 +132,8 @@ class AnchorReader:
             for read, rows in missed:
                 kept = [(row, answer) for row in rows if (answer := answers[id(read), row]) is not None]
                 self._keeper.keep(read, kept)
+                for row, answer in kept:
+                    self._pushes.remember(read, row, answer)
             return answers
 
         try:
@@ -156,7 +152,7 @@ def _settled(
         return R.instant_of(answer.cutoff), R.answer_features(answer, _counted(R.COMPUTED))
     if answered:
         return None, R.with_status({}, _counted(R.UNKNOWN), None)
-    if verdict is Verdict.STALE:
+    if verdict in (Verdict.STALE, Verdict.BEHIND):
         return stored_at, R.with_status(features or {}, _counted(R.STALE), as_of)
     return None, R.with_status({}, _counted(R.MISSING), None)
 

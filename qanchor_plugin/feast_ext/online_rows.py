@@ -18,6 +18,7 @@ from qanchor_plugin.declare import Profile, Scenario
 from qanchor_plugin.errors import DeclarationError
 from qanchor_plugin.feast_ext.anchor_source import AnchorSource
 from qanchor_plugin.identity import is_of_scenario, scenario_identity
+from qanchor_plugin.prefix_store.pushed import PushedMark
 
 STATUS, DATA_AS_OF = "status", "data_as_of"
 STORED, COMPUTED, STALE, UNKNOWN, MISSING = "stored", "computed", "stale", "unknown", "missing"
@@ -39,6 +40,8 @@ class Verdict(Enum):
     STALE = "stale"
     FOREIGN = "foreign"
     MISSING = "missing"
+    BEHIND = "behind"
+    """Lacks a pushed event, and the view says to serve it and recompute behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,7 @@ class AnchorRead:
         indexes: for each of them, its rows of the response.
         num_rows: rows of the response.
         rows: (event timestamp, features) for each key: as read, then as answered.
+        marks: what has been pushed of those users that have pushed events, when the read began.
     """
 
     view: FeatureView
@@ -131,6 +135,7 @@ class AnchorRead:
     indexes: Sequence[list[int]]
     num_rows: int
     rows: list[OnlineRow] = field(default_factory=list)
+    marks: dict[bytes, PushedMark] = field(default_factory=dict)
 
     @property
     def wanted(self) -> list[str]:

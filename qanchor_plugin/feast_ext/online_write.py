@@ -27,7 +27,7 @@ class OnlineWriter:
         self._config = config
         self._store = store
         online = config.online_store
-        self._compares = _is_redis(online) and not getattr(online, "skip_dedup", False)
+        self._compares = is_redis(online) and not getattr(online, "skip_dedup", False)
 
     def write(self, view: Any, rows: Sequence[WriteRow]) -> int:
         """The rows stand in the store, those older than what stood there excepted; how many were written.
@@ -81,7 +81,7 @@ def _store_failures() -> tuple[type[Exception], ...]:
     return (*found, RedisError)
 
 
-def _is_redis(online: Any) -> bool:
+def is_redis(online: Any) -> bool:
     return str(getattr(online, "type", "")).lower().endswith(("redis", "redisonlinestore"))
 
 

@@ -13,7 +13,6 @@ from feast.feature_view_utils import (
     has_transformation,
     resolve_feature_view_source_with_fallback,
 )
-from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.types import Bool, Bytes, FeastType, Float32, Float64, Int32, Int64, String
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -21,6 +20,7 @@ from pyspark.sql import functions as F
 from qanchor_plugin.errors import DeclarationError
 from qanchor_plugin.feast_ext.asof_join import History, quoted
 from qanchor_plugin.feast_ext.entity_rows import EntityRows
+from qanchor_plugin.feast_ext.spark_source import read
 
 _SPARK_TYPES: dict[FeastType, str] = {
     Int64: "bigint",
@@ -31,20 +31,6 @@ _SPARK_TYPES: dict[FeastType, str] = {
     Float64: "double",
     Float32: "float",
 }
-
-
-def read(spark: SparkSession, source: DataSource) -> DataFrame:
-    """The rows of a Spark source, in its own column names.
-
-    Raises:
-        DeclarationError: a source that is not Spark's.
-    """
-    if not isinstance(source, SparkSource):
-        raise DeclarationError(
-            f"source {source.name!r} is a {type(source).__name__}; QAnchorOfflineStore reads SparkSource "
-            "and AnchorSource. Declare it as a SparkSource(path=..., table_format=DeltaFormat())."
-        )
-    return spark.sql(f"SELECT * FROM {source.get_table_query_string()}")
 
 
 def history_of(

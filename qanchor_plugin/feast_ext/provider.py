@@ -22,11 +22,17 @@ from qanchor_plugin.feast_ext.miss_rate import RateLimitedMisses
 from qanchor_plugin.feast_ext.online_misses import MissAnswerer
 from qanchor_plugin.feast_ext.online_read import AnchorReader, reading_anchors
 from qanchor_plugin.feast_ext.online_write import OnlineWriter, naming_the_store
+from qanchor_plugin.feast_ext.push_checks import check_push_views
+from qanchor_plugin.feast_ext.push_offline import append_to_source
+from qanchor_plugin.feast_ext.push_policy import PushPolicy
+from qanchor_plugin.feast_ext.push_rows import pushed_rows
+from qanchor_plugin.feast_ext.push_view import PushedSource, is_push_view
 from qanchor_plugin.feast_ext.tags import ADHOC_PROFILE
 from qanchor_plugin.feast_ext.waiting import in_waiting_thread
 from qanchor_plugin.feast_ext.write_back import WriteBack
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.prefix_store.lake_state import lake_state
+from qanchor_plugin.prefix_store.pushed import shared_pushed
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +71,11 @@ class QAnchorProvider(PassthroughProvider):
         )
 
     @cached_property
+    def pushes(self) -> PushPolicy:
+        """What has been pushed, against what is stored."""
+        return PushPolicy(shared_pushed(self.settings.lake))
+
+    @cached_property
     def write_back(self) -> WriteBack:
         """Computed answers on their way to the stores."""
         return WriteBack(self._background_writer, self.lake_reader, self.settings.now)
@@ -74,7 +85,7 @@ class QAnchorProvider(PassthroughProvider):
         """The configured online store, its reads answering anchor views; None when there is none."""
         if self._anchor_store is None and self.repo_config.online_store is not None:
             misses = RateLimitedMisses(self.misses, per_second=self.settings.max_misses_per_second)
-            reader = AnchorReader(self.settings, self.lake_reader, misses, self.write_back)
+            reader = AnchorReader(self.settings, self.lake_reader, misses, self.write_back, self.pushes)
             store = get_online_store_from_config(self.repo_config.online_store)
             self._anchor_store = reading_anchors(store, reader)
         return self._anchor_store
@@ -112,6 +123,47 @@ class QAnchorProvider(PassthroughProvider):
         views = registry.list_on_demand_feature_views(project, allow_cache=True)
         return any(view.name in names and ADHOC_PROFILE in view.tags for view in views)
 
+    # --- pushed events ------------------------------------------------------------------------
+    def ingest_df(self, feature_view: Any, df: Any, field_mapping: dict[str, str] | None = None) -> None:
+        """As Feast's; rows of a push view are events, which the next read of their users sees.
+
+        Raises:
+            PushError: naming bad rows; nothing was kept. LakeError: the lake cannot be written.
+        """
+        if not is_push_view(feature_view):
+            super().ingest_df(feature_view, df, field_mapping)
+            return
+        rows = pushed_rows(feature_view.batch_source, df, now=self.settings.now())
+        shared_pushed(self.settings.lake).append(rows)
+
+    async def ingest_df_async(
+        self, feature_view: Any, df: Any, field_mapping: dict[str, str] | None = None
+    ) -> None:
+        """The same; the lake is written in a thread."""
+        if is_push_view(feature_view):
+            await asyncio.to_thread(self.ingest_df, feature_view, df, field_mapping)
+        else:
+            await super().ingest_df_async(feature_view, df, field_mapping)
+
+    def ingest_df_to_offline_store(self, feature_view: Any, table: Any) -> None:
+        """As Feast's; rows of a push view are appended to their behaviour source.
+
+        Raises:
+            PushError: naming bad rows. DeclarationError: the source is no Delta folder. LakeError.
+        """
+        if is_push_view(feature_view):
+            append_to_source(feature_view.batch_source, table, now=self.settings.now())
+        else:
+            super().ingest_df_to_offline_store(feature_view, table)
+
+    def get_table_column_names_and_types_from_data_source(
+        self, config: RepoConfig, data_source: DataSource
+    ) -> Any:
+        """As Feast's; a push view's own source answers without Spark."""
+        if isinstance(data_source, PushedSource):
+            return data_source.get_table_column_names_and_types(config)
+        return super().get_table_column_names_and_types_from_data_source(config, data_source)
+
     # --- apply --------------------------------------------------------------------------------
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
         """The first call of an apply or plan has checked every declared view of the repo.
@@ -142,6 +194,7 @@ class QAnchorProvider(PassthroughProvider):
         from qanchor_plugin.feast_ext import validation
 
         validation.validate_kept_views(self.repo_config, tables_to_keep)
+        check_push_views(tables_to_keep)
         removed = [version for view in tables_to_delete for version in _versions(view, self.repo_config)]
         with naming_the_store(self.repo_config):
             super().update_infra(
@@ -150,10 +203,9 @@ class QAnchorProvider(PassthroughProvider):
 
     async def close(self) -> None:
         """Computed answers are written, and connections to the store and to workers closed."""
-        if "misses" in self.__dict__:
-            await asyncio.to_thread(self.misses.close)
-        if "write_back" in self.__dict__:
-            await asyncio.to_thread(self.write_back.close)
+        for name in ("pushes", "misses", "write_back"):
+            if name in self.__dict__:  # cached: what nobody used is not made to be closed
+                await asyncio.to_thread(getattr(self, name).close)
         await super().close()
 
 

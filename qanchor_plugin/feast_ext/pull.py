@@ -14,7 +14,7 @@ from qanchor_plugin.declare import Declarations, Settings
 from qanchor_plugin.feast_ext.anchor_history import key_columns
 from qanchor_plugin.feast_ext.anchor_source import AnchorSource
 from qanchor_plugin.feast_ext.asof_join import quoted
-from qanchor_plugin.feast_ext.ordinary_views import read
+from qanchor_plugin.feast_ext.spark_source import read
 
 _NEWEST = "__qanchor_newest"
 

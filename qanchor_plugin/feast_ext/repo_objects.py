@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from feast import FeatureService
+from feast import FeatureService, FeatureView
 from feast.repo_config import RepoConfig
 from feast.repo_operations import read_feastignore
 
@@ -27,6 +27,11 @@ def repo_objects(config: RepoConfig) -> tuple[list[AnchorSource], list[FeatureSe
         elif isinstance(one, FeatureService):
             services[id(one)] = one
     return list(sources.values()), list(services.values())
+
+
+def repo_views(config: RepoConfig) -> list[FeatureView]:
+    """All feature views at the top level of the repo's imported modules."""
+    return list({id(one): one for one in _top_level(config) if isinstance(one, FeatureView)}.values())
 
 
 def _top_level(config: RepoConfig) -> Iterator[Any]:

@@ -1,10 +1,13 @@
 """The answer to a historical request, still in Spark until somebody asks for it."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as pads
 from feast import OnDemandFeatureView
 from feast.infra.offline_stores.contrib.spark_offline_store.spark import SparkRetrievalJob
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
@@ -52,6 +55,25 @@ class QAnchorRetrievalJob(SparkRetrievalJob):
         """All rows on the driver, on-demand features included."""
         table = super().to_arrow(*args, **kwargs)
         return table.drop_columns([name for name in self._hidden if name in table.column_names])
+
+    def to_remote_storage(self) -> list[str]:
+        """The files of the answer under ``staging_location``, in the rows' order."""
+        return sorted(super().to_remote_storage())
+
+    def to_arrow_batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows of :meth:`to_spark_df` in their order, batch by batch: never all of them on the driver.
+
+        They pass through parquet in ``staging_location`` where that is a folder, else in this machine's
+        temporary one, which executors elsewhere do not see.
+        """
+        staging = self._config.offline_store.staging_location or ""
+        local = staging.removeprefix("file://")
+        with tempfile.TemporaryDirectory(dir=local if local.startswith("/") else None) as folder:
+            with named_failures("historical features"):
+                self.to_spark_df().write.parquet(f"{folder}/rows")
+            files = sorted(str(one) for one in Path(folder, "rows").glob("*.parquet"))
+            for batch in pads.dataset(files).to_batches() if files else ():
+                yield from in_utc(pa.Table.from_batches([batch])).to_batches()
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         watched = tasks_watched(self._frame.sparkSession, default_progress(), "tasks of the historical read")

@@ -9,6 +9,7 @@ from qanchor_plugin.identity import digest
 
 PREFIX = "qanchor."
 MODE = "qanchor.mode"
+ON_PUSH = "qanchor.on_push"
 ADHOC_PROFILE = "qanchor.adhoc_profile"
 
 
@@ -38,6 +39,7 @@ def view_tags(scenario: Scenario, profile: Profile) -> dict[str, str]:
         "qanchor.modalities": ", ".join(modality.name for modality in profile.modalities),
         "qanchor.window": "all history" if profile.window is None else str(profile.window),
         MODE: scenario.mode,
+        ON_PUSH: scenario.on_push,
         "qanchor.engine": scenario.engine,
         "qanchor.engine_digest": scenario.engine_digest,
         "qanchor.soft_prompt": scenario.soft_prompt,

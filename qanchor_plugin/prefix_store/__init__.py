@@ -2,7 +2,7 @@
 
 from qanchor_plugin.prefix_store.calibration import Calibration, calibration_path
 from qanchor_plugin.prefix_store.delta import DeltaTier
-from qanchor_plugin.prefix_store.disk import DiskTier
+from qanchor_plugin.prefix_store.disk import DiskTier, forget_here
 from qanchor_plugin.prefix_store.entry import (
     PrefixEntry,
     content_digest,
@@ -28,6 +28,7 @@ __all__ = [
     "content_digest",
     "entry_from_row",
     "entry_to_row",
+    "forget_here",
     "kv_policy",
     "make_entry",
 ]

@@ -45,13 +45,21 @@ class DeltaTier:
         """
         if not asked or not self._tables.exists("user_prefixes"):
             return {}
-        wanted = dict(asked)
+        if not with_kv:
+            return self._read(profile, dict(asked), _COLUMNS)
+        found: dict[bytes, PrefixEntry] = {}
+        for user, prefix_id in asked:  # one at a time: the others between them are megabytes each
+            found |= self._read(profile, {user: prefix_id}, (*_COLUMNS, S.KV_SCHEME, S.KV))
+        return found
+
+    def _read(
+        self, profile: str, wanted: dict[bytes, str], columns: Sequence[str]
+    ) -> dict[bytes, PrefixEntry]:
         where = (
             (ds.field(S.PROFILE) == profile)
             & users_filter(list(wanted))
             & ds.field(S.PREFIX_ID).isin(list(set(wanted.values())))
         )
-        columns = (*_COLUMNS, S.KV_SCHEME, S.KV) if with_kv else _COLUMNS
         table = self._tables.read("user_prefixes", columns=columns, where=where)
         as_of = table.schema.get_field_index(S.AS_OF)
         table = table.set_column(as_of, S.AS_OF, table[S.AS_OF].cast(pa.int64()))

@@ -7,11 +7,12 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import LakeError
 from qanchor_plugin.identity import digest
 from qanchor_plugin.prefix_store.entry import PrefixEntry
@@ -68,7 +69,7 @@ class DiskTier:
         Soft tokens are checked here, byte for byte; keys and values by whoever uses them. A damaged or
         foreign file is counted and removed.
         """
-        path = self._path(user, prefix_id)
+        path = self.path_of(user, prefix_id)
         try:
             with path.open("rb") as file:
                 entry = read_entry(file) if os.fstat(file.fileno()).st_size else None
@@ -88,7 +89,7 @@ class DiskTier:
 
     def put(self, entry: PrefixEntry) -> None:
         """The entry is on the disk, unless the disk is full: that is counted and logged, and no fault."""
-        path = self._path(entry.user, entry.prefix_id)
+        path = self.path_of(entry.user, entry.prefix_id)
         try:
             path.parent.mkdir(exist_ok=True)
             aside = self.folder / f".new-{uuid4().hex}"
@@ -104,7 +105,7 @@ class DiskTier:
 
     def drop(self, user: bytes, prefix_id: str) -> None:
         """That prefix is not on the disk any more."""
-        self._remove([self._path(user, prefix_id)])
+        self._remove([self.path_of(user, prefix_id)])
 
     def forget(self, users: Iterable[bytes]) -> int:
         """No file of these users is left, whatever engine wrote it; how many were."""
@@ -174,7 +175,8 @@ class DiskTier:
     def _shard(self, user: bytes) -> Path:
         return self.folder / _user_name(user)[:2]
 
-    def _path(self, user: bytes, prefix_id: str) -> Path:
+    def path_of(self, user: bytes, prefix_id: str) -> Path:
+        """Where that prefix stands, or would."""
         return self._shard(user) / f"{_user_name(user)}-{digest('prefix-file', user, prefix_id)}{SUFFIX}"
 
     @contextmanager
@@ -191,6 +193,17 @@ class DiskTier:
 
     def _write_used(self, used: int) -> None:
         (self.folder / ".used").write_bytes(_USED.pack(used))
+
+
+def forget_here(settings: Settings) -> dict[str, Callable[[Sequence[bytes]], int]]:
+    """By place, what removes users from this machine's disk tier; none without a folder.
+
+    Tiers of other machines are reached through their workers.
+    """
+    folder = settings.prefix_folder
+    if folder is None or not Path(folder).is_dir():
+        return {}
+    return {f"prefix folder {folder}": DiskTier(folder, settings.prefix_folder_bytes).forget}
 
 
 def _user_name(user: bytes) -> str:

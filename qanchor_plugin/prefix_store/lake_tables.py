@@ -1,5 +1,7 @@
 """The lake's Delta tables, read and appended without a JVM (delta-rs)."""
 
+import contextlib
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -47,15 +49,19 @@ class LakeTables:
         Raises:
             LakeError: the table is missing or cannot be read; says what to do next.
         """
-        dataset = self._dataset(name)
+        wanted = list(columns) if columns else None
+        with contextlib.suppress(OSError, pa.ArrowException):
+            return self._dataset(name).to_table(columns=wanted, filter=where)
+        with self._lock:  # files of a snapshot held may be gone since: the newest version has others
+            self._open.pop(name, None)
         try:
-            return dataset.to_table(columns=list(columns) if columns else None, filter=where)
+            return self._dataset(name).to_table(columns=wanted, filter=where)
         except (OSError, pa.ArrowException) as error:
             with self._lock:
                 self._open.pop(name, None)
             raise LakeError(
                 f"table {name!r} of the lake {self.lake!r} cannot be read ({_first_line(error)}). "
-                "Try again (a vacuum may have removed files meanwhile); otherwise run: qanchor status."
+                "See: qanchor status."
             ) from error
 
     def append(self, name: str, rows: pa.Table) -> None:
@@ -73,6 +79,13 @@ class LakeTables:
                 f"{rows.num_rows} rows could not be appended to {self.path(name)} ({_first_line(error)}). "
                 "Check that the lake is writable and has space; what was not appended is only history."
             ) from error
+
+    def expire(self, name: str) -> None:
+        """The next read looks at the table's newest version, however young the snapshot held is."""
+        with self._lock:
+            known = self._open.get(name)
+            if known is not None:
+                self._open[name] = (-math.inf, known[1], known[2])
 
     def _dataset(self, name: str) -> ds.Dataset:
         now = time.monotonic()

@@ -36,11 +36,12 @@ def fold_users(sequences: pa.Table, profile_rows: pa.Table | None, profile: Prof
             parts.setdefault(user, {}).setdefault(modality.name, []).append(events)
             keys[user] = user_key
     for user in sorted(parts):
-        folded = {name: _concatenated(events) for name, events in parts[user].items()}
+        folded = {name: concatenated(events) for name, events in parts[user].items()}
         yield UserHistory(user=user, user_key=keys[user], events=folded)
 
 
-def _concatenated(parts: list[Events]) -> Events:
+def concatenated(parts: list[Events]) -> Events:
+    """All events of the parts, in canonical order."""
     joined = Events(
         event_at=np.concatenate([part.event_at for part in parts]),
         known_at=np.concatenate([part.known_at for part in parts]),

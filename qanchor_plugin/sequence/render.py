@@ -1,15 +1,18 @@
 """Source rows as text: the one rendering that jobs and the online path share."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import Any
 
 import pyarrow as pa
 
+from qanchor_plugin.identity import TEXT_ID_BYTES, text_id
+
 MAX_TEXT_CHARS = 512
 """Longer texts are cut here: sentence encoders read about 128 word pieces of an event."""
 
+_NO_GROUP = bytes(TEXT_ID_BYTES)
 _SPACES = re.compile(r"\s+")
 
 
@@ -47,6 +50,11 @@ def render_texts(template: str, table: pa.Table) -> list[str]:
             text = seen[values] = render_text(template, dict(zip(columns, values, strict=True)))
         texts.append(text)
     return texts
+
+
+def group_ids(names: Sequence[str | None]) -> bytes:
+    """The column ``groups`` of one event: 16 bytes a declared key, zeros where it has no name."""
+    return b"".join(_NO_GROUP if name is None else text_id(name) for name in names)
 
 
 def _plain(value: Any, spec: str) -> str:

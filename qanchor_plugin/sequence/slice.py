@@ -104,12 +104,7 @@ class UserSlice:
 
 def slice_at(history: UserHistory, profile: Profile, cutoff: int) -> UserSlice:
     """The user as visible at ``cutoff`` (microseconds since 1970 UTC)."""
-    window = profile.window
-    opened = None if window is None else cutoff - round(window.total_seconds() * 1_000_000)
-    visible = {
-        modality.name: _visible(history.events.get(modality.name), modality, cutoff, opened)
-        for modality in profile.modalities
-    }
+    visible = _all_visible(history, profile, cutoff)
     events = [visible[modality.name] for modality in profile.event_modalities]
     newest = [int(one.event_at[-1]) for one in events if len(one)]
     as_of = max(newest) if newest else None
@@ -136,6 +131,20 @@ def slice_at(history: UserHistory, profile: Profile, cutoff: int) -> UserSlice:
         as_of=as_of,
         visible_digest=_visible_digest(profile, visible),
     )
+
+
+def visible_digest_at(history: UserHistory, profile: Profile, cutoff: int) -> str:
+    """``slice_at(history, profile, cutoff).visible_digest``, without the work of counting groups."""
+    return _visible_digest(profile, _all_visible(history, profile, cutoff))
+
+
+def _all_visible(history: UserHistory, profile: Profile, cutoff: int) -> dict[str, Events]:
+    window = profile.window
+    opened = None if window is None else cutoff - round(window.total_seconds() * 1_000_000)
+    return {
+        modality.name: _visible(history.events.get(modality.name), modality, cutoff, opened)
+        for modality in profile.modalities
+    }
 
 
 def _visible(events: Events | None, modality: Modality, cutoff: int, opened: int | None) -> Events:

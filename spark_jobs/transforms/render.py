@@ -9,8 +9,8 @@ from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import EntityRef, Modality
-from qanchor_plugin.identity import TEXT_ID_BYTES, text_id
-from qanchor_plugin.sequence.render import render_group, render_texts
+from qanchor_plugin.identity import text_id
+from qanchor_plugin.sequence.render import group_ids, render_group, render_texts
 from spark_jobs.identity import encode_users
 from spark_jobs.transforms.validate import FIELDS, KEYS
 
@@ -20,7 +20,6 @@ RENDERED = (
 )
 TEXTS = "text_id binary, text string"
 
-_NO_GROUP = bytes(TEXT_ID_BYTES)
 _Batches = Iterator[pa.RecordBatch]
 
 
@@ -52,7 +51,7 @@ def not_in(candidates: DataFrame, known: DataFrame, key: str) -> DataFrame:
 def _event_renderer(modality: Modality, entities: tuple[EntityRef, ...]) -> Callable[[_Batches], _Batches]:
     def render(batches: _Batches) -> _Batches:
         id_of = cache(text_id)
-        group_id_of = cache(_group_id)
+        group_id_of = cache(lambda value: group_ids([render_group(value)]))
         for batch in batches:
             fields = _columns(batch, FIELDS)
             keys = _columns(batch, KEYS)
@@ -91,11 +90,6 @@ def _name_renderer(key: str) -> Callable[[_Batches], _Batches]:
             yield _with_ids(list(dict.fromkeys(name for name in names if name is not None)))
 
     return render
-
-
-def _group_id(value: object) -> bytes:
-    name = render_group(value)
-    return _NO_GROUP if name is None else text_id(name)
 
 
 def _with_ids(found: list[str]) -> pa.RecordBatch:

@@ -18,7 +18,7 @@ QUERY = "Does this household buy dairy?"
 
 
 def ask(query: str = QUERY, **changed: Any) -> Ask:
-    return Ask(profile=PROFILE, query=query, engine="demo", **changed)
+    return Ask(**{"profile": PROFILE, "query": query, "engine": "demo", **changed})
 
 
 def header(asks: Sequence[Ask] = (), **changed: Any) -> wire.Header:

@@ -7,89 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from feast import FeatureStore, Field, RequestSource
-from feast.on_demand_feature_view import on_demand_feature_view
-from feast.repo_config import RepoConfig
-from feast.types import Array, Float32, Float64, Int64, String
-from pyspark.sql import SparkSession
+from feast import FeatureStore
 
 from qanchor_plugin.errors import DeclarationError
-from qanchor_plugin.feast_ext.declarations import declarations_from_registry, settings_from_config
-from spark_jobs.refresh import refresh
-from tests.plugin.conftest import CLOCK, cheese_view, journey, shopper
+from tests.plugin.conftest import CLOCK
+from tests.plugin.offline.anchor_store import open_store
 
 pytestmark = pytest.mark.spark
 
 FULL: dict[str, Any] = {"full_feature_names": True}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("anchors")
-
-
-def open_store(base: Path, **offline: Any) -> FeatureStore:
-    config = RepoConfig(
-        project="shop",
-        provider="qanchor_plugin.feast_ext.provider.QAnchorProvider",
-        registry={
-            "path": str(base / "registry.db"),
-            "cache_ttl_seconds": 0,
-            "enable_online_feature_view_versioning": True,
-        },
-        online_store={"type": "sqlite", "path": str(base / "online.db")},
-        offline_store={"type": "qanchor_plugin.feast_ext.offline_store.QAnchorOfflineStore", **offline},
-        batch_engine={"type": "qanchor_plugin.feast_ext.compute_engine.QAnchorComputeEngine"},
-        entity_key_serialization_version=3,
-        repo_path=base,
-        qanchor={"lake": "lake", "clock": CLOCK.isoformat(), "device": "cpu"},
-    )
-    return FeatureStore(config=config)
-
-
-@pytest.fixture(scope="module")
-def store(base: Path, spark: SparkSession, purchases_folder: Path) -> FeatureStore:
-    """Two scenarios, one of them ``as_served`` by its tag, refreshed to the clock."""
-    profile = journey(purchases_folder)
-    cheese = cheese_view(purchases_folder, profile=profile)
-    served = cheese_view(
-        purchases_folder,
-        profile=profile,
-        name="served",
-        query="Will they leave?",
-        ttl=timedelta(0),
-        tags={"qanchor.mode": "as_served"},
-    )
-
-    @on_demand_feature_view(
-        sources=[cheese],
-        schema=[Field(name="first", dtype=Float64)],
-        mode="pandas",
-    )
-    def first_number(inputs: pd.DataFrame) -> pd.DataFrame:
-        return pd.DataFrame({"first": [None if v is None else float(v[0]) for v in inputs["embedding"]]})
-
-    @on_demand_feature_view(
-        sources=[RequestSource(name="ask", schema=[Field(name="anchor_query", dtype=String)])],
-        schema=[
-            Field(name="embedding", dtype=Array(Float32)),
-            Field(name="embedding_id", dtype=String),
-            Field(name="num_events", dtype=Int64),
-            Field(name="status", dtype=String),
-        ],
-        mode="pandas",
-        tags={"qanchor.adhoc_profile": "journey"},
-    )
-    def ask_shopper(inputs: pd.DataFrame) -> pd.DataFrame:
-        from qanchor_plugin.feast_ext.on_demand import answer_adhoc
-
-        return answer_adhoc(inputs, "journey")
-
-    made = open_store(base)
-    made.apply([shopper(), cheese, served, first_number, ask_shopper])
-    settings = settings_from_config(made.config)
-    refresh(spark, settings, declarations_from_registry(made.registry, "shop"), end=CLOCK)
-    return made
 
 
 def asked(**more: Any) -> pd.DataFrame:

@@ -42,12 +42,13 @@ def joined(
     ttl: timedelta,
     known_only: bool,
     created: bool,
+    pruned: bool = False,
 ) -> list[tuple[int, int | None]]:
     entity = spark.createDataFrame(list(rows), ROW_SCHEMA)
     history = history_of(
         spark.createDataFrame(list(past), HISTORY_SCHEMA), ttl=ttl, created_at="created_at" if created else ""
     )
-    answer = join_as_of(entity, history, at="at", known_only=known_only)
+    answer = join_as_of(entity, history, at="at", known_only=known_only, asked_by=entity if pruned else None)
     return sorted(((row["id"], row["value"]) for row in answer.collect()), key=repr)
 
 
@@ -72,27 +73,51 @@ def reference(
 
 keys = st.sampled_from([("1", "11"), ("11", "1"), ("1", "1"), (None, "1"), ("", "")])
 minutes = st.integers(0, 6).map(instant)
-entity_rows = st.lists(st.tuples(keys, minutes), min_size=1, max_size=8).map(
+entity_rows = st.lists(st.tuples(keys, minutes), min_size=1, max_size=24).map(
     lambda found: [(number // 2, *key, at) for number, (key, at) in enumerate(found)]
 )
-past_rows = st.lists(st.tuples(keys, minutes, minutes, st.integers(0, 3)), max_size=10).map(
+past_rows = st.lists(st.tuples(keys, minutes, minutes, st.integers(0, 3)), max_size=40).map(
     lambda found: [(*key, at, created, value) for key, at, created, value in found]
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=entity_rows,
     past=past_rows,
     ttl=st.sampled_from([timedelta(0), timedelta(minutes=2)]),
     known_only=st.booleans(),
     created=st.booleans(),
+    pruned=st.booleans(),
 )
 def test_it_agrees_with_the_reference(
-    spark: SparkSession, rows: list, past: list, ttl: timedelta, known_only: bool, created: bool
+    spark: SparkSession,
+    rows: list,
+    past: list,
+    ttl: timedelta,
+    known_only: bool,
+    created: bool,
+    pruned: bool,
 ) -> None:
     chosen: dict[str, Any] = {"ttl": ttl, "known_only": known_only, "created": created}
-    assert joined(spark, rows, past, **chosen) == reference(rows, past, **chosen)
+    found = joined(spark, rows, past, **chosen, pruned=pruned)
+    assert found == reference(rows, past, **chosen)
+
+
+def test_the_plan_has_one_sort_of_the_history_no_inequality_join_and_no_self_join(
+    spark: SparkSession,
+) -> None:
+    entity = spark.createDataFrame([(1, "a", "b", instant(1))], ROW_SCHEMA)
+    past = spark.createDataFrame([("a", "b", instant(1), instant(1), 1)], HISTORY_SCHEMA)
+    history = history_of(past, ttl=timedelta(days=1))
+    plans = [
+        join_as_of(entity, history, at="at", asked_by=keys)._jdf.queryExecution().optimizedPlan().toString()
+        for keys in (entity, None)
+    ]
+    assert [plan.count("Window [") for plan in plans] == [1, 1]
+    assert [plan.count("Join ") for plan in plans] == [1, 0]
+    assert "Join LeftSemi" in plans[0]
+    assert "strategy=broadcast" in plans[0]
 
 
 def test_keys_that_join_to_the_same_text_stay_apart_and_duplicates_stay(spark: SparkSession) -> None:

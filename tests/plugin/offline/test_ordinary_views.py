@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from feast import Entity, FeatureStore, FeatureView, Field, RequestSource, ValueType
 from feast.errors import FeastEntityDFMissingColumnsError
@@ -172,6 +173,20 @@ def test_a_saved_dataset_is_written_and_read_back(store: FeatureStore) -> None:
     store.create_saved_dataset(from_=job, name="kept", storage=SavedDatasetSparkStorage(table="kept_spend"))
     back = store.get_saved_dataset("kept").to_df()
     assert sorted(back["total"].dropna().tolist()) == [10.0, 20.0, 20.0, 30.0]
+
+
+def test_batches_and_remote_storage_hold_the_same_rows_in_order(store: FeatureStore, tmp_path: Path) -> None:
+    job = store.get_historical_features(frame(), REFS)
+    once = job.to_arrow()
+    assert pa.Table.from_batches(job.to_arrow_batches()).to_pylist() == once.to_pylist()
+    assert not job.supports_remote_storage_export()
+    store.config.offline_store.staging_location = str(tmp_path)
+    staged = store.get_historical_features(frame(), REFS)
+    assert staged.supports_remote_storage_export()
+    parts = [path for path in staged.to_remote_storage() if path.endswith(".parquet")]
+    labels = sorted(pd.concat([pd.read_parquet(one) for one in parts])["label"])
+    assert labels == [1, 2, 3, 4, 5]
+    assert staged.to_arrow()["total"].to_pylist() == once["total"].to_pylist()
 
 
 def test_an_answer_is_persisted_as_files(store: FeatureStore, tmp_path: Path) -> None:

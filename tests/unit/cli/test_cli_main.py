@@ -15,7 +15,8 @@ from qanchor_plugin.errors import InputDataError
 from tests.qanchor_command import Qanchor
 
 LOOKS = ("doctor", "init", "preview", "status", "scenarios", "embed", "refresh", "purge")
-COMMANDS = (*LOOKS, "pairs", "train", "tune", "evaluate")
+KEEPS = ("forget", "maintain", "migrate", "backup", "restore")
+COMMANDS = (*LOOKS, *KEEPS, "pairs", "train", "tune", "evaluate", "calibrate", "plan")
 CARD = EntityRef(name="card", join_key="card_id", value_type="INT64")
 SHOP = EntityRef(name="shop", join_key="shop", value_type="STRING")
 

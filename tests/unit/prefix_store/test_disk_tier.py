@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import LakeError
-from qanchor_plugin.prefix_store import DiskTier
+from qanchor_plugin.prefix_store import DiskTier, forget_here
 from tests.unit.prefix_store.entries import entry, kept
 
 
@@ -78,7 +79,7 @@ def test_another_users_file_in_this_place_is_foreign(tmp_path):
     tier = DiskTier(tmp_path, 1 << 20)
     tier.put(entry(b"u1"))
     tier.put(entry(b"u2"))
-    one, two = (tier._path(user, "p1") for user in (b"u1", b"u2"))
+    one, two = (tier.path_of(user, "p1") for user in (b"u1", b"u2"))
     one.write_bytes(two.read_bytes())
     assert tier.get(b"u1", "p1") is None
     assert (tier.counts["foreign"], tier.counts["corrupt"]) == (1, 0)
@@ -90,7 +91,7 @@ def test_the_oldest_by_use_leave_first_and_the_bound_holds(tmp_path):
     tier = DiskTier(tmp_path / "tier", 3 * size)
     for number in (1, 2, 3):
         tier.put(entry(b"u%d" % number))
-        os.utime(tier._path(b"u%d" % number, "p1"), ns=(number, number))
+        os.utime(tier.path_of(b"u%d" % number, "p1"), ns=(number, number))
     assert tier.get(b"u1", "p1") is not None, "now the newest by use"
     tier.put(entry(b"u4"))
     assert tier.held_bytes <= 3 * size
@@ -128,6 +129,9 @@ def test_forget_removes_every_file_of_a_user_and_no_other(tmp_path):
     assert tier.forget([b"u1", b"u9"]) == 2
     assert [tier.get(user, "p1") is None for user in (b"u1", b"u2")] == [True, False]
     assert tier.held_bytes == files(tier)[0].stat().st_size
+    ((place, forget),) = forget_here(Settings(lake="lake", prefix_folder=str(tmp_path))).items()
+    assert (place, forget([b"u2"]), files(tier)) == (f"prefix folder {tmp_path}", 1, [])
+    assert forget_here(Settings(lake="lake", prefix_folder=str(tmp_path / "none"))) == {}
 
 
 def test_what_a_killed_writer_left_is_removed_when_old(tmp_path):

@@ -1,0 +1,1 @@
+"""What an offline store over Spark must do, case by case, against ours and against Feast's own."""

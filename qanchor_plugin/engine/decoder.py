@@ -1,0 +1,246 @@
+"""The fast CPU forward of a Qwen2-like decoder, over the weights of the transformers model itself.
+
+It answers what the model's own forward answers, and leaves out what nobody reads:
+
+- tokens of all users stand in one flat row without padding; only attention goes user by user;
+- a prefill stops at the last layer's keys and values; a suffix's last layer ends at ``<USER_EMB>``;
+- a suffix attends to the prefix and to its own query apart, and the two are joined by their
+  log-sum-exp: no mask, no copy of the user's keys and values, none a query or a head;
+- without matrix tiles for bfloat16 (AMX), a bfloat16 engine's weights are held in float32: twice as
+  fast, and nearer to the exact answer. Keys and values are rounded to the engine's type all the same.
+
+Shape letters: B users, L prefix tokens, S packed suffix tokens, Q queries, T tokens of the longest query,
+N flat tokens, W hidden width, H query heads, J key heads, G = H / J, D head width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+
+from qanchor_plugin.engine.linear import multiply
+from qanchor_plugin.engine.suffix import Packed
+
+KINDS = ("qwen2", "llama")
+"""Model types whose layers are built as here; others run through transformers."""
+MLP_ROWS = 384
+"""Rows of one MLP step: its inner activations then stay in the caches."""
+PREFILL_TOKENS = 768
+"""Most padded tokens of short prefixes that are read together; more is no faster (docs/engine-speed.md)."""
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def supported(model: Any) -> bool:
+    """Is it a plain decoder of a known kind on a CPU, without adapters?"""
+    if model.config.model_type not in KINDS or model.config.hidden_act != "silu":
+        return False
+    linears = [part for layer in model.base_model.layers for part in _linears(layer)]
+    return all(type(one) is nn.Linear and one.weight.device.type == "cpu" for one in linears)
+
+
+def held_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type that weights are held and multiplied in: bfloat16 only where the CPU has tiles for it."""
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return dtype if dtype != torch.bfloat16 or tiles else torch.float32
+
+
+def _linears(layer: Any) -> list[nn.Linear]:
+    mlp = [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
+    return [*(getattr(layer.self_attn, name) for name in _PROJECTIONS), *mlp]
+
+
+def stamp(model: Any) -> tuple[tuple[int, int], ...]:
+    """Where a model's weights lie and how often they were changed: a decoder made before is stale after."""
+    parts = list(model.base_model.layers.parameters()) + list(model.base_model.norm.parameters())
+    return tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in parts)
+
+
+class Decoder:
+    """A model's forwards for prefixes and for packed suffixes over their cached keys and values."""
+
+    def __init__(self, model: Any, *, int8: bool = False) -> None:
+        base = model.base_model
+        self.kept = base.layers[0].mlp.up_proj.weight.dtype
+        self.held = torch.float32 if int8 else held_dtype(self.kept)
+        self.layers = [_Layer(layer, self.held, int8=int8) for layer in base.layers]
+        self.norm = _Norm(base.norm, self.held)
+        self.rotary = base.rotary_emb
+        self.num_key_heads, self.head_dim = (
+            model.config.num_key_value_heads,
+            base.layers[0].self_attn.head_dim,
+        )
+
+    def prefill(self, rows_BLW: Tensor, positions_BL: Tensor, valid_BL: Tensor) -> list[Tensor]:
+        """Keys and values (B, J, L, D) of each layer in turn, in the engine's type, zeros where padded.
+
+        Args:
+            rows_BLW: soft tokens, right-padded.
+            positions_BL: int64.
+            valid_BL: bool, False where padded.
+        """
+        num_users, length = valid_BL.shape
+        shape = (num_users, self.num_key_heads, length, self.head_dim)
+        cache = [torch.zeros(shape, dtype=self.kept) for _ in range(2 * len(self.layers))]
+        step = max(1, PREFILL_TOKENS // max(1, length))
+        for start in range(0, num_users, step):
+            run = slice(start, start + step)
+            self._fill([one[run] for one in cache], rows_BLW[run], positions_BL[run], valid_BL[run])
+        return cache
+
+    def _fill(self, cache: list[Tensor], rows_BLW: Tensor, positions_BL: Tensor, valid_BL: Tensor) -> None:
+        """The users' keys and values stand in the cache."""
+        lengths = valid_BL.sum(1).tolist()
+        hidden = rows_BLW[valid_BL].to(self.held)
+        rotation = self._rotation(positions_BL[valid_BL])
+        for number, layer in enumerate(self.layers):
+            query, key, value = (one.split(lengths) for one in layer.heads(hidden, rotation))
+            for user, count in enumerate(lengths):
+                cache[2 * number][user, :, :count] = key[user].transpose(0, 1)
+                cache[2 * number + 1][user, :, :count] = value[user].transpose(0, 1)
+            if number < len(self.layers) - 1:
+                parts = zip(query, key, value, strict=True)
+                hidden = layer.after(hidden, torch.cat([_causal(*part, layer.scaling) for part in parts]))
+
+    def answer(
+        self, rows_BSW: Tensor, positions_BS: Tensor, packed: Packed, caches: Sequence[list[Tensor]]
+    ) -> Tensor:
+        """(B, Q, W): the state at each query's ``<USER_EMB>``.
+
+        Args:
+            rows_BSW: the packed rows of each user.
+            positions_BS: int64.
+            packed: which token is of which query.
+            caches: each user's keys and values (J, L, D), without padding, layer by layer.
+        """
+        num_users, size, _ = rows_BSW.shape
+        blocks = _Blocks(packed)
+        hidden = rows_BSW.flatten(0, 1).to(self.held)
+        rotation = self._rotation(positions_BS.flatten())
+        for number, layer in enumerate(self.layers):
+            query, key, value = (
+                one.view(num_users, size, -1, self.head_dim) for one in layer.heads(hidden, rotation)
+            )
+            own = blocks.attend(query, key, value, layer.scaling)
+            pasts = [cache[2 * number : 2 * number + 2] for cache in caches]
+            attended = torch.stack(
+                [
+                    _joined(query[user], past, (own[0][user], own[1][user]), layer.scaling)
+                    for user, past in enumerate(pasts)
+                ]
+            )
+            if number == len(self.layers) - 1:
+                hidden = hidden.view(num_users, size, -1)[:, packed.last_Q].flatten(0, 1)
+                attended = attended[:, packed.last_Q]
+            hidden = layer.after(hidden, attended.flatten(0, 1).flatten(1))
+        return self.norm(hidden).view(num_users, len(packed.last_Q), -1)
+
+    def _rotation(self, positions_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (N, 1, D)."""
+        like = torch.zeros(0, dtype=self.held)
+        cosine, sine = self.rotary(like, positions_N.unsqueeze(0))
+        return cosine[0].unsqueeze(1), sine[0].unsqueeze(1)
+
+
+class _Norm:
+    """RMSNorm, summed in float32."""
+
+    def __init__(self, norm: Any, dtype: torch.dtype) -> None:
+        self.weight, self.eps = norm.weight.detach().to(dtype), norm.variance_epsilon
+
+    def __call__(self, hidden_NW: Tensor) -> Tensor:
+        if hidden_NW.dtype == torch.float32:
+            return rms_norm(hidden_NW, self.weight.shape, self.weight, self.eps)
+        return self.weight * rms_norm(hidden_NW.float(), self.weight.shape, None, self.eps).to(
+            hidden_NW.dtype
+        )
+
+
+class _Layer:
+    """One block's weights, ready to be multiplied."""
+
+    def __init__(self, layer: Any, dtype: torch.dtype, *, int8: bool) -> None:
+        ready = [multiply(one, dtype, int8=int8) for one in _linears(layer)]
+        self.query, self.key, self.value, self.out, self.gate, self.up, self.down = ready
+        self.first_norm = _Norm(layer.input_layernorm, dtype)
+        self.second_norm = _Norm(layer.post_attention_layernorm, dtype)
+        self.scaling, self.head_dim = layer.self_attn.scaling, layer.self_attn.head_dim
+
+    def heads(self, hidden_NW: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (N, H, D), keys and values (N, J, D); the first two rotated."""
+        normed = self.first_norm(hidden_NW)
+        query, key, value = (
+            project(normed).unflatten(1, (-1, self.head_dim))
+            for project in (self.query, self.key, self.value)
+        )
+        return _rotate(query, *rotation), _rotate(key, *rotation), value
+
+    def after(self, hidden_NW: Tensor, attended_NW: Tensor) -> Tensor:
+        """The block's output from what its heads attended to."""
+        hidden = hidden_NW + self.out(attended_NW)
+        normed = self.second_norm(hidden)
+        for rows, into in zip(normed.split(MLP_ROWS), hidden.split(MLP_ROWS), strict=True):
+            into += self.down(silu(self.gate(rows), inplace=True).mul_(self.up(rows)))
+        return hidden
+
+
+class _Blocks:
+    """Attention of each query's tokens to their own query, all queries at once."""
+
+    def __init__(self, packed: Packed) -> None:
+        lengths = packed.length_S[packed.last_Q]
+        steps = torch.arange(int(lengths.max()))
+        starts = packed.last_Q - lengths + 1
+        self.inside_QT = steps < lengths.unsqueeze(1)
+        self.token_QT = torch.where(self.inside_QT, starts.unsqueeze(1) + steps, starts.unsqueeze(1))
+        self.causal_TT = torch.ones(len(steps), len(steps), dtype=torch.bool).tril()
+        self.place_S = packed.query_S.clamp_min(0) * len(steps) + packed.offset_S
+
+    def attend(
+        self, query_BSHD: Tensor, key_BSJD: Tensor, value_BSJD: Tensor, scaling: float
+    ) -> tuple[Tensor, Tensor]:
+        """What each token attends to (B, S, H, D), and the log-sum-exp of its scores (B, S, H)."""
+        num_key_heads = key_BSJD.shape[2]
+        query, key, value = (one[:, self.token_QT] for one in (query_BSHD, key_BSJD, value_BSJD))
+        query = query.unflatten(3, (num_key_heads, -1)).float()
+        scores = torch.einsum("bqtjgd,bqsjd->bqtjgs", query, key.float()) * scaling
+        scores = scores.masked_fill(~self.causal_TT.view(1, 1, len(self.causal_TT), 1, 1, -1), -torch.inf)
+        total = scores.logsumexp(-1)
+        attended = torch.einsum("bqtjgs,bqsjd->bqtjgd", (scores - total.unsqueeze(-1)).exp_(), value.float())
+        flat = attended.flatten(1, 2).flatten(2, 3)[:, self.place_S]
+        return flat, total.flatten(1, 2).flatten(2)[:, self.place_S]
+
+
+def _joined(query_SHD: Tensor, past: Sequence[Tensor], own: tuple[Tensor, Tensor], scaling: float) -> Tensor:
+    """(S, H, D): attention to the prefix's keys and values (J, L, D) and to the token's own query."""
+    key, value = (one.to(query_SHD.dtype).unsqueeze(0) for one in past)
+    if not key.shape[2]:
+        return own[0].to(query_SHD.dtype)
+    num_key_heads = key.shape[1]
+    folded = query_SHD.unflatten(1, (num_key_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2).unsqueeze(0)
+    attended, total = _flash(folded, key, value, scale=scaling)
+    attended = attended[0].unflatten(1, (-1, len(query_SHD))).permute(2, 0, 1, 3).flatten(1, 2)
+    total = total[0].unflatten(1, (-1, len(query_SHD))).permute(2, 0, 1).flatten(1)
+    share = torch.sigmoid(total - own[1]).unsqueeze(2)
+    return torch.lerp(own[0], attended.float(), share).to(query_SHD.dtype)
+
+
+def _causal(query_LHD: Tensor, key_LJD: Tensor, value_LJD: Tensor, scaling: float) -> Tensor:
+    """(L, W): each token attends to earlier ones and itself; the key heads are read in place."""
+    each = query_LHD.shape[1] // key_LJD.shape[1]
+    parts = []
+    for number, query in enumerate(query_LHD.split(each, dim=1)):
+        key, value = (one[:, number].expand(1, each, -1, -1) for one in (key_LJD, value_LJD))
+        parts.append(
+            scaled_dot_product_attention(
+                query.transpose(0, 1).unsqueeze(0), key, value, is_causal=True, scale=scaling
+            )[0]
+        )
+    return torch.cat(parts).transpose(0, 1).flatten(1)
+
+
+def _rotate(heads_NHD: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    first, second = heads_NHD.chunk(2, dim=-1)
+    return heads_NHD * cosine + torch.cat([-second, first], -1) * sine
