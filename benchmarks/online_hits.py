@@ -26,7 +26,7 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import EntityRef, Modality, Profile, SourceSpec
 from qanchor_plugin.feast_ext.anchor_view import anchor_view
 from qanchor_plugin.feast_ext.declarations import is_anchor
-from qanchor_plugin.feast_ext.online_rows import Anchor
+from qanchor_plugin.feast_ext.online_rows import Anchor, WriteRow
 
 COMMAND = "python -m benchmarks.online_hits"
 CLOCK = datetime(2024, 7, 1, tzinfo=UTC)
@@ -150,7 +150,7 @@ def _filled(store: FeatureStore, view: FeatureView) -> FeatureStore:
     kept = store.get_feature_view(view.name)
     store.provider.online_store.update(store.config, [], [kept], [], [USER], partial=True)
     identity = Anchor.of(kept).scenario_id[:16] if is_anchor(kept) else "0" * 16
-    rows: list[Any] = [(_key(user), _features(user, identity), CLOCK, None) for user in range(NUM_USERS)]
+    rows: list[WriteRow] = [(_key(user), _features(user, identity), CLOCK, None) for user in range(NUM_USERS)]
     store.provider.online_write_batch(store.config, kept, rows, None)
     return store
 

@@ -71,6 +71,11 @@ class Anchor:
         return known
 
     @cached_property
+    def sequence_digests(self) -> tuple[str, ...]:
+        """Of the profile's modalities: where pushed events of it are looked for."""
+        return tuple(modality.sequence_digest for modality in self.profile.modalities)
+
+    @cached_property
     def max_age(self) -> float | None:
         """The scenario's ttl in microseconds; None for one that does not age."""
         return self.scenario.ttl / timedelta(microseconds=1) if self.scenario.ttl else None

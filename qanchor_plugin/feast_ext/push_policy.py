@@ -101,7 +101,7 @@ class PushPolicy:
         return read.anchor.scenario_id, read.users[row]
 
     def _marks(self, read: AnchorRead, now: int) -> dict[bytes, PushedMark]:
-        digests = [modality.sequence_digest for modality in read.anchor.profile.modalities]
+        digests = read.anchor.sequence_digests
         try:
             return self._pushed.marks(read.users, digests, now=now, max_age_seconds=self._look_seconds)
         except LakeError as error:

@@ -72,6 +72,8 @@ class PushedEvents:
             LakeError: the table is there and cannot be read.
         """
         held = self._look(max_age_seconds)
+        if not held:
+            return {}  # the usual case: not one key is serialised for it
         own = {user: [one for one in held.get(user, ()) if one.modality_digest in digests] for user in users}
         return {user: events for user, events in own.items() if events}
 

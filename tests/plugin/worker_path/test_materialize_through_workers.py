@@ -58,6 +58,7 @@ def test_by_configuration_alone_the_jobs_embed_on_workers(
     np.testing.assert_allclose(served.to_dict()["cheese__embedding"][0], first[0][S.EMBEDDING], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_pool_that_is_gone_is_an_error_of_the_job_and_leaves_the_lake_as_it_was(
     spark: "SparkSession", purchases_folder: Path, make_store: StoreMaker
 ):
