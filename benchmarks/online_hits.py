@@ -150,7 +150,7 @@ def _filled(store: FeatureStore, view: FeatureView) -> FeatureStore:
     kept = store.get_feature_view(view.name)
     store.provider.online_store.update(store.config, [], [kept], [], [USER], partial=True)
     identity = Anchor.of(kept).scenario_id[:16] if is_anchor(kept) else "0" * 16
-    rows = [(_key(user), _features(user, identity), CLOCK, None) for user in range(NUM_USERS)]
+    rows: list[Any] = [(_key(user), _features(user, identity), CLOCK, None) for user in range(NUM_USERS)]
     store.provider.online_write_batch(store.config, kept, rows, None)
     return store
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def _latency(asks: list[Ask], users: list[bytes], address: str, seconds: float) 
 
     for number in range(len(users)):
         one(number)
-    single = float(np.median([_timed(lambda number=number: one(number)) for number in range(40)]))
+    single = float(np.median([_timed(partial(one, number)) for number in range(40)]))
     capacity = _saturated(address, one, min(seconds, 10.0))
     latencies = _open_loop(address, one, rate=capacity / 2, seconds=seconds)
     p99, allowed = float(np.percentile(latencies, 99)), MOST_TIMES_SINGLE * single

@@ -10,11 +10,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
+from qanchor_plugin.declare import Settings
 from qanchor_plugin.engine.event_vectors import VectorSnapshot, write_snapshot
 from qanchor_plugin.errors import LakeError
 from qanchor_plugin.identity import TEXT_ID_BYTES
 from spark_jobs.engines import EngineRef
 from spark_jobs.progress import Progress, stage
+from spark_jobs.resources import engine_profile
 from spark_jobs.tables import Lake
 from spark_jobs.transforms.render import not_in
 
@@ -23,7 +25,7 @@ VECTORS = "encoder_id string, text_id binary, vector binary"
 SNAPSHOTS = "_vectors"
 
 
-def encode(lake: Lake, engine: EngineRef, progress: Progress) -> int:
+def encode(lake: Lake, settings: Settings, engine: EngineRef, progress: Progress) -> int:
     """Every event text has a vector of the engine's encoder; how many were new."""
     missing = missing_texts(lake, engine.encoder_id).persist()
     try:
@@ -32,7 +34,9 @@ def encode(lake: Lake, engine: EngineRef, progress: Progress) -> int:
             return 0
         with stage(lake.spark, progress, "event vectors", num_missing) as done:
             spread = missing.repartition(-(-num_missing // TEXTS_PER_TASK))
-            lake.append("event_vectors", spread.mapInArrow(_encoder(engine, done), VECTORS))
+            profile = engine_profile(lake.spark, settings)
+            made = spread.mapInArrow(_encoder(engine, done), VECTORS, profile=profile)
+            lake.append("event_vectors", made)
     finally:
         missing.unpersist()
     return num_missing

@@ -17,7 +17,7 @@ from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import LakeError, QAnchorError
 from qanchor_plugin.prefix_store.forgotten import FOLDER, ForgottenUsers
-from spark_jobs.ledger import lake_folder, record, tables_of
+from spark_jobs.ledger import lake_folder, record, tables_of, undisturbed
 from spark_jobs.lock import only_run
 from spark_jobs.references import SNAPSHOTS, named_texts, renew_snapshots, unnamed
 from spark_jobs.runs import FAILED, SUCCEEDED, RunClock
@@ -158,17 +158,18 @@ class _Forgetting:
         needles = needles_of(self.users)
         for name, table in self.tables.items():
             if self.resumed or self.receipt.tables.get(name) or mentioned(table.folder / LOG, needles):
-                self.receipt.count(name, "log_files", table.cut_log())
+                with undisturbed(table):
+                    self.receipt.count(name, "log_files", table.cut_log())
 
     def _remove(self, name: str, table: TableFiles, column: str, values: pa.Array) -> None:
         values = values.cast(table.schema.field(column).type)
         if not len(values):
             return
-        holding = table.holding(column, values, table.files())
-        if holding:
-            keep = _without(column, values)
-            self.receipt.count(name, "rows", table.rewrite(holding, keep))
-            self.receipt.count(name, "files_rewritten", len(holding))
+        with undisturbed(table):
+            holding = table.holding(column, values, table.files())
+            if holding:
+                self.receipt.count(name, "rows", table.rewrite(holding, _without(column, values)))
+                self.receipt.count(name, "files_rewritten", len(holding))
 
     def _redact(self, name: str, table: TableFiles) -> None:
         """Rows that only mention a user (a run's message) stay, without the mention."""

@@ -1,7 +1,8 @@
 """Rows of ``job_runs`` for jobs that need no Spark, and the tables of a lake as such jobs see them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.errors import LakeError
-from qanchor_plugin.prefix_store import LakeTables
+from qanchor_plugin.prefix_store import LakeTables, pushed_table
 from spark_jobs.layout import refuse_newer
 from spark_jobs.table_files import LOG, TableFiles
 from spark_jobs.tables import STATISTICS, UNCOMPRESSED
@@ -39,6 +40,15 @@ def opened(folder: Path, name: str) -> TableFiles:
     """One table, to be written as the jobs write it: statistics of no user and no text."""
     compression = "none" if name in UNCOMPRESSED else "snappy"
     return TableFiles(folder / name, statistics=STATISTICS.get(name, ()), compression=compression)
+
+
+@contextmanager
+def undisturbed(table: TableFiles) -> Iterator[TableFiles]:
+    """The table at its newest version, within a block in which no push can write it."""
+    is_pushed = table.folder.name == pushed_table.TABLE
+    with pushed_table.alone(str(table.folder)) if is_pushed else nullcontext():
+        table.look_again()
+        yield table
 
 
 def record(

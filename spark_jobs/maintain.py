@@ -13,7 +13,7 @@ from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import InputDataError, LakeError
 from qanchor_plugin.extras import require
 from spark_jobs.fold_rows import folded
-from spark_jobs.ledger import lake_folder, record, tables_of
+from spark_jobs.ledger import lake_folder, record, tables_of, undisturbed
 from spark_jobs.lock import only_run
 from spark_jobs.retention import EMBEDDINGS, PREFIXES, Rule, retire
 from spark_jobs.runs import FAILED, SUCCEEDED, RunClock
@@ -88,7 +88,8 @@ def maintain(settings: Settings, plan: MaintainPlan | None = None) -> MaintainRe
         fault = ""
         try:
             for name, table in tables_of(folder).items():
-                report.tables[name] = _one(name, table, settings, plan)
+                with undisturbed(table):
+                    report.tables[name] = _one(name, table, settings, plan)
         except LakeError as error:
             fault = f"{type(error).__name__}: {error}"
             raise

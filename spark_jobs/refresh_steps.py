@@ -133,7 +133,7 @@ class Run:
             folder = encode_events.current_snapshot(self.lake, one)
             counts[one] = 0
             if folder is None or not self._had(one, self._texts_and_vectors(engine)):
-                counts[one] = encode_events.encode(self.lake, engine, self.progress)
+                counts[one] = encode_events.encode(self.lake, self.settings, engine, self.progress)
                 force = bool(counts[one]) or self.full
                 folder = encode_events.export_snapshot(self.lake, engine, force=force)
             folders[one], inputs[one] = str(folder), self._texts_and_vectors(engine)

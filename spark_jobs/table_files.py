@@ -78,6 +78,10 @@ class TableFiles:
         """Columns that are folders."""
         return list(self._table.metadata().partition_columns)
 
+    def look_again(self) -> None:
+        """This object sees the newest version."""
+        self._table.update_incremental()
+
     def files(self) -> list[TableFile]:
         """The files in use, by name."""
         added = pa.table(self._table.get_add_actions(flatten=False)).to_pylist()
@@ -173,7 +177,7 @@ class TableFiles:
             retention_hours=round(24 * days), dry_run=dry_run, enforce_retention_duration=False, full=True
         )
         if not dry_run:
-            self._table.update_incremental()
+            self.look_again()
             for name in gone:
                 checksum = self.folder / unquote(name)
                 checksum.with_name(f".{checksum.name}.crc").unlink(missing_ok=True)
@@ -239,7 +243,7 @@ class TableFiles:
             self._table.create_write_transaction(
                 actions, "append", self._table.schema(), self.partitioned_by or None
             )
-            self._table.update_incremental()
+            self.look_again()
         except (OSError, deltalake.exceptions.DeltaError) as error:
             raise LakeError(
                 f"{self.folder}: the commit failed ({error}). Nothing of it was kept; run the command again."

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--only", help="cases whose group or name holds this; nothing is kept")
     only = parser.parse_args().only
     warnings.simplefilter("ignore")
-    rows = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         spark = get_session(
             Settings(lake=f"{scratch}/lake", log_folder=f"{scratch}/logs", spark_master="local[2]")

@@ -2,11 +2,13 @@
 
 import warnings
 from datetime import timedelta
+from typing import Any
 
 import pandas as pd
-from feast import Entity, FeatureView, Field, PushSource, ValueType
+from feast import Entity, FeatureStore, FeatureView, Field, PushSource, ValueType
 from feast.data_source import PushMode
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.types import Int64
 
 from benchmarks.conformance.world import DAY, World, case, equal, frame, listed, on, view
@@ -15,15 +17,15 @@ ONE_KEY = "user long, at timestamp, value long"
 REF = ["v:value"]
 
 
-def one_key(world: World, rows: list[tuple], **changes: object) -> object:
+def one_key(world: World, rows: list[tuple], **changes: Any) -> FeatureStore:
     """A store with view ``v`` over rows of (user, at, value)."""
     place = world.write(rows, ONE_KEY)
     return world.store(*view(place, {"user": "long"}, {"value": Int64}, **changes))
 
 
-def values(found: object) -> list:
+def values(found: RetrievalJob) -> list:
     """The feature's values, in the order of the answer."""
-    return listed(found.to_df()["value"])  # type: ignore[attr-defined]
+    return listed(found.to_df()["value"])
 
 
 # --- keys ---------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from feast.types import (
     String,
     UnixTimestamp,
 )
-from pyspark.sql import Row
 
 from benchmarks.conformance.world import World, case, equal, frame, on, view
 
@@ -52,7 +51,7 @@ TYPES = SCALARS | {
 def _one_type(world: World, *, name: str) -> None:
     kind, feast_type, value = TYPES[name]
     rows = [(1, on(1), value), (2, on(1), None), (1, on(0), None)]
-    place = world.write([Row(*row) for row in rows], f"user long, at timestamp, value {kind}")
+    place = world.write(rows, f"user long, at timestamp, value {kind}")
     store = world.store(*view(place, {"user": "long"}, {"value": feast_type}))
     asked = frame([on(2)] * 3, user=[1, 2, 3], n=[1, 2, 3])
     table = store.get_historical_features(asked, ["v:value"]).to_arrow()

@@ -24,7 +24,7 @@ def make_lake(place: Place, *, progress: Progress | None = None) -> dict[str, in
     declared = Declarations.of("world", [place.profile], [])
     report = refresh(spark, settings, declared, end=place.world.cutoff, progress=watching)
     lake, engine = Lake(spark, settings), engine_ref(ENGINE, settings.device)
-    num_vectors = encode(lake, engine, watching)
+    num_vectors = encode(lake, settings, engine, watching)
     export_snapshot(lake, engine, force=bool(num_vectors))
     sequences = sum(one["rows"] for one in report.counts["sequences"].values())
     return {"events": sequences, "texts": report.counts["texts"]["new"], "vectors": num_vectors}

@@ -107,6 +107,11 @@ class LoadedEngine:
             soft_prompt_digest=soft_prompt_digest,
         )
 
+    def latest_queries(self, number: int) -> list[tuple[str, str | None]]:
+        """(query, soft prompt) of those asked last, oldest first."""
+        with self._lock:
+            return list(self._prepared)[-number:]
+
     def _prepare(self, ask: Ask) -> tuple[Any, str | None]:
         from qanchor_plugin.engine import SoftPrompt
 

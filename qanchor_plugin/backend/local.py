@@ -132,6 +132,10 @@ class LocalBackend:
         if self.memory.max_bytes == other.memory.max_bytes:
             self.memory = self.store.memory = other.memory
 
+    def latest_queries(self, name: str, number: int) -> list[tuple[str, str | None]]:
+        """(query, soft prompt) that a loaded engine was asked last, oldest first."""
+        return self._engines[name].latest_queries(number)
+
     def engine_digest(self, name: str) -> str:
         """The digest of an engine that :meth:`prepare` has loaded."""
         return str(self._engines[name].engine.digest)

@@ -1,6 +1,7 @@
 """``qanchor worker``: the process that owns a device and answers for everyone, over Arrow Flight."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,7 +103,10 @@ def worker(
         host=host,
         port=port,
         http_port=http_port,
-        **{name: _absolute(file) for name, file in _files(token_file, tls_cert, tls_key, tls_client_ca)},
+        tls_cert=_absolute(tls_cert),
+        tls_key=_absolute(tls_key),
+        tls_client_ca=_absolute(tls_client_ca),
+        token_file=_absolute(token_file),
         tokens=tuple(filter(None, [os.environ.get(TOKEN_VARIABLE, "")])),
         batch_tokens=batch_tokens,
         max_wait_ms=max_wait_ms,
@@ -129,8 +133,7 @@ def run(config: WorkerConfig, processes: int, threads: int, as_json: bool) -> in
     if number > 1:
         return Supervisor(config, number, devices=devices, announce=announce).run()
     code = WorkerProcess(config, announce).run()
-    if code == 0:
-        return 0
+    sys.stdout.flush()
     os._exit(code)  # a stream that nobody ends must not hold the exit
 
 
@@ -140,10 +143,6 @@ def _settings(repo: Path | None, lake: str | None, device: str | None) -> tuple[
     settings = Settings(lake=str(Path(lake or ".").resolve())) if where is None else settings_of(where)
     settings = settings if device is None else replace(settings, device=device)
     return settings, "" if where is None else str(where)
-
-
-def _files(*given: str) -> list[tuple[str, str]]:
-    return list(zip(("token_file", "tls_cert", "tls_key", "tls_client_ca"), given, strict=True))
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -25,7 +25,7 @@ class EngineConfig:
         encoder_dim: E, width of its vectors.
         hidden: W, width of the backbone.
         dtype: compute type; ``auto`` is bfloat16 on cuda and float32 elsewhere. ``int8`` is float32 with the
-            language model's linear layers in int8, on a CPU only (its quality: docs/engine-speed.md).
+            language model's larger linear layers in int8, on a CPU only (its quality: docs/engine-speed.md).
         token_dtype: type of stored prefix tokens.
         time: ``day`` (tokens stand at their day, the suffix at the cutoff's) or ``index`` (paper).
         epoch: day number 0, ISO date; earlier days count as 0.

@@ -17,6 +17,7 @@ from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructT
 
 from qanchor_plugin.errors import DeclarationError, InputDataError
 from qanchor_plugin.feast_ext.asof_join import quoted
+from qanchor_plugin.feast_ext.parquet_instants import utc_microseconds
 from qanchor_plugin.feast_ext.spark_source import format_of, is_absent, read
 from spark_jobs.failures import named_failures
 
@@ -40,7 +41,7 @@ def append_rows(spark: SparkSession, view: FeatureView, table: pa.Table) -> None
     rows = spark.createDataFrame(spark_readable(table))
     if not (source.path and is_absent(spark, source)):
         rows = _as_stored(rows, read(spark, source).schema, view)
-    with named_failures(str(source.path or source.table)):
+    with named_failures(str(source.path or source.table)), utc_microseconds(spark):
         if source.path:
             rows.write.format(format_of(spark, source)).mode("append").save(source.path)
         else:

@@ -12,9 +12,11 @@ from feast import OnDemandFeatureView
 from feast.infra.offline_stores.contrib.spark_offline_store.spark import SparkRetrievalJob
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.repo_config import RepoConfig
+from feast.saved_dataset import SavedDatasetStorage
 from pyspark.sql import DataFrame
 
 from qanchor_plugin.feast_ext.asof_join import quoted
+from qanchor_plugin.feast_ext.parquet_instants import utc_microseconds
 from spark_jobs.failures import named_failures
 from spark_jobs.progress import default_progress, tasks_watched
 
@@ -58,7 +60,15 @@ class QAnchorRetrievalJob(SparkRetrievalJob):
 
     def to_remote_storage(self) -> list[str]:
         """The files of the answer under ``staging_location``, in the rows' order."""
-        return sorted(super().to_remote_storage())
+        with named_failures("historical features"), utc_microseconds(self._frame.sparkSession):
+            return sorted(super().to_remote_storage())
+
+    def persist(
+        self, storage: SavedDatasetStorage, allow_overwrite: bool | None = False, timeout: int | None = None
+    ) -> None:
+        """The answer stands in a table or a folder, as Feast's own Spark job leaves it."""
+        with named_failures("the saved dataset"), utc_microseconds(self._frame.sparkSession):
+            super().persist(storage, allow_overwrite, timeout)
 
     def to_arrow_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows of :meth:`to_spark_df` in their order, batch by batch: never all of them on the driver.
@@ -69,7 +79,7 @@ class QAnchorRetrievalJob(SparkRetrievalJob):
         staging = self._config.offline_store.staging_location or ""
         local = staging.removeprefix("file://")
         with tempfile.TemporaryDirectory(dir=local if local.startswith("/") else None) as folder:
-            with named_failures("historical features"):
+            with named_failures("historical features"), utc_microseconds(self._frame.sparkSession):
                 self.to_spark_df().write.parquet(f"{folder}/rows")
             files = sorted(str(one) for one in Path(folder, "rows").glob("*.parquet"))
             for batch in pads.dataset(files).to_batches() if files else ():

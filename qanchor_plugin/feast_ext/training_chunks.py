@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.feast_ext.anchor_history import EXACT, forced_mode
 from qanchor_plugin.feast_ext.historical import anchors
+from qanchor_plugin.feast_ext.parquet_instants import utc_microseconds
 from qanchor_plugin.feast_ext.training_checkpoint import Checkpoint
 from qanchor_plugin.feast_ext.training_report import counts_of
 from qanchor_plugin.feast_ext.training_rows import Asked, chunk_of, chunk_sizes
@@ -86,7 +87,8 @@ def _one_chunk(
             place.mkdir(parents=True)
             pq.write_table(job.to_arrow(), place / "part-0.parquet")
         else:
-            job.to_spark_df().write.parquet(str(place))
+            with utc_microseconds(run.spark):
+                job.to_spark_df().write.parquet(str(place))
         answered = run.spark.read.parquet(str(place))
         told = counts_of(answered, run.views, run.at, run.complete_to)
     told |= {

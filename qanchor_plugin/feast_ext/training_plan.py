@@ -3,7 +3,7 @@
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feast import FeatureStore
 from pyspark.sql import DataFrame
@@ -14,8 +14,10 @@ from qanchor_plugin.feast_ext.entity_rows import of_spark
 from qanchor_plugin.feast_ext.historical import anchors
 from qanchor_plugin.feast_ext.training_rows import NUMBER, SPREAD, Asked
 from spark_jobs.failures import named_failures
-from spark_jobs.plan_point_in_time import PlannedRead
 from spark_jobs.retrieval_counts import counted
+
+if TYPE_CHECKING:
+    from spark_jobs.plan_point_in_time import PlannedRead
 
 SAMPLE_ROWS = 32
 CHUNK_SECONDS = 120.0
@@ -37,7 +39,7 @@ class Estimate:
     """
 
     rows: int
-    reads: tuple[PlannedRead, ...]
+    reads: "tuple[PlannedRead, ...]"
     prefills: int
     seconds_per_prefill: float | None
     sample_seconds: float
@@ -96,7 +98,7 @@ def estimated(
     )
 
 
-def _planned(store: FeatureStore, rows: DataFrame, asked: Asked) -> list[PlannedRead]:
+def _planned(store: FeatureStore, rows: DataFrame, asked: Asked) -> "list[PlannedRead]":
     requests = anchors(asked.wanted)
     default = store.config.offline_store.point_in_time
     settings = settings_from_config(store.config)

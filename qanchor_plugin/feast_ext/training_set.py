@@ -21,6 +21,7 @@ from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.feast_ext.asof_join import quoted
 from qanchor_plugin.feast_ext.declarations import settings_from_config
+from qanchor_plugin.feast_ext.parquet_instants import utc_microseconds
 from qanchor_plugin.feast_ext.spark_session import session
 from qanchor_plugin.feast_ext.training_checkpoint import Checkpoint, Inputs
 from qanchor_plugin.feast_ext.training_chunks import TrainingRun, do_chunks
@@ -164,7 +165,7 @@ def _assembled(
         raise InputDataError(f"--entities {request.entities!r} holds no row; there is nothing to retrieve.")
     rows = run.spark.read.parquet(*parts)
     flagged = to_look_at(rows, run.views, run.at, run.columns, run.complete_to) if run.views else None
-    with named_failures(str(request.output)):
+    with named_failures(str(request.output)), utc_microseconds(run.spark):
         if flagged is not None:
             flagged.write.mode("overwrite").parquet(str(checkpoint.folder / "rows_to_look_at"))
         rows.orderBy(NUMBER).select(*_output_columns(run, rows)).write.parquet(str(scratch))

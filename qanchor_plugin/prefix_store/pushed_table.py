@@ -26,8 +26,7 @@ ATTEMPTS = 5
 
 
 def append(path: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows are committed, all or none; the push's name. Those of users who asked to be forgotten are
-    passed over.
+    """The rows are committed, all or none; the push's name. Rows of forgotten users are passed over.
 
     Args:
         path: the table's; it is made when it is not there.
@@ -37,20 +36,21 @@ def append(path: str, rows: Sequence[Mapping[str, Any]]) -> str:
         LakeError: the lake cannot be written; nothing was.
     """
     deltalake = require("deltalake", purpose="Pushing events")
-    forgotten = ForgottenUsers(Path(path).parent)
-    rows = [row for row in rows if row[S.USER] not in forgotten]
+    lake = Path(path.removeprefix("file://")).parent
     now = datetime.now(UTC)
     push = f"{now:%Y%m%dT%H%M%S%f}-{os.urandom(4).hex()}"
     named = [
         {**row, S.BATCH: push, S.PUSHED_ROW: f"{push}-{number:06d}", S.PUSHED_AT: now}
         for number, row in enumerate(rows)
     ]
-    if not named:
-        return push
     try:
         with alone(path):
+            forgotten = ForgottenUsers(lake)  # read within: whoever forgets holds the lock
+            kept = [row for row in named if row[S.USER] not in forgotten]
+            if not kept:
+                return push
             _create(path)
-            _committed(path, pa.Table.from_pylist(named, schema=S.PUSHED_EVENTS))
+            _committed(path, pa.Table.from_pylist(kept, schema=S.PUSHED_EVENTS))
             if len(deltalake.DeltaTable(path).file_uris()) > MAX_FILES:
                 _pack(path)
     except (OSError, pa.ArrowException, deltalake.exceptions.DeltaError) as error:

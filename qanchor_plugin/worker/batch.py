@@ -42,8 +42,8 @@ class Batch:
         keys = [_row_key(row) for row in piece.rows]
         if any(self._place.get(key[0], key) != key for key in keys):
             return False
-        num_rows = len(self.rows.keys() | set(keys))
-        num_asks = len(self.asks.keys() | set(piece.request.ask_keys))
+        num_rows = len(self.rows) + sum(key not in self.rows for key in keys)
+        num_asks = len(self.asks) + sum(key not in self.asks for key in piece.request.ask_keys)
         if num_rows * num_asks > MOST_WASTE * (self._cells + piece.num_cells):
             return False
         self._add(piece)

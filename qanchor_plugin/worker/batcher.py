@@ -1,5 +1,6 @@
 """The bounded queue, and the thread that takes batches from it: online before batch, expired ones never."""
 
+import itertools
 import logging
 import threading
 from collections import deque
@@ -15,6 +16,12 @@ logger = logging.getLogger(__name__)
 
 FIRST_GUESS_SECONDS = 0.01
 """What one embedding is taken to cost before any was computed (for the retry-after)."""
+
+FIRST_GUESS_TOKEN_SECONDS = 1e-4
+"""Likewise of one token (for the size of batch requests' pieces)."""
+
+ONLINE_LATELY_SECONDS = 30.0
+"""Batch requests go in small pieces for so long after the last online one."""
 
 RETRY_MS = (20, 30_000)
 
@@ -37,6 +44,8 @@ class Batcher:
         self._ended = False
         self._running_since = 0.0
         self._cell_seconds = FIRST_GUESS_SECONDS
+        self._token_seconds = FIRST_GUESS_TOKEN_SECONDS
+        self._online_at = -ONLINE_LATELY_SECONDS
         self.estimate = TokenEstimate()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
@@ -48,19 +57,19 @@ class Batcher:
             DrainingError: this worker takes no more.
             OverloadedError: the queue is full; says when it will have room, about.
         """
-        pieces = pieces_of(request, self.estimate, budget=self._config.batch_tokens)
-        limits = self._config.limits
+        online = request.header.priority == "online"
+        cut = self._config.batch_tokens if online else self._interruptible_tokens()
+        pieces = pieces_of(request, self.estimate, budget=cut)
         with self._changed:
             if self._closing:
                 raise DrainingError(f"this worker {self._closing}; ask another.", retry_after_ms=1000)
-            rows = self._queued_rows()
-            full = len(self._waiting) >= limits.queue_requests or rows + len(request.rows) > limits.queue_rows
-            if full and self._waiting:
+            if self._waiting and self._is_full(request):
                 raise OverloadedError(
-                    f"the queue is full ({len(self._waiting)} requests, {rows} rows). Ask again after the "
-                    "time given, ask another worker, or start more.",
+                    f"the queue is full ({len(self._waiting)} requests, {self._queued_rows()} rows). "
+                    "Ask again after the time given, ask another worker, or start more.",
                     retry_after_ms=self._retry_after_ms(),
                 )
+            self._online_at = now() if online else self._online_at
             self._waiting[request] = len(pieces)
             self._queues[request.header.priority].extend(pieces)
             self._gauges()
@@ -111,13 +120,23 @@ class Batcher:
                     self._metrics.queue_seconds.labels(request.header.priority).observe(
                         started - request.arrived
                     )
-            self._compute(batch)
+            self._computed(batch)
             self._running_since = 0.0
             self._finish(batch, now() - started)
+
+    def _computed(self, batch: Batch) -> None:
+        """The batch's requests are done; this thread outlives whatever happens."""
+        try:
+            self._compute(batch)
+        except Exception as error:
+            logger.exception("a batch failed outside the engine")
+            for piece in batch.pieces:
+                piece.request.fail(error)
 
     def _finish(self, batch: Batch, seconds: float) -> None:
         cells = len(batch.rows) * len(batch.asks)
         self._cell_seconds = 0.8 * self._cell_seconds + 0.2 * seconds / max(cells, 1)
+        self._token_seconds = 0.8 * self._token_seconds + 0.2 * seconds / max(batch.tokens, 1)
         self._metrics.batch_requests.observe(batch.num_requests)
         self._metrics.batch_rows.observe(len(batch.rows))
         self._metrics.compute_seconds.labels(batch.pieces[0].request.header.kind).observe(seconds)
@@ -138,7 +157,7 @@ class Batcher:
                     continue
                 first = batch.pieces[0].request
                 patience = first.arrived + self._config.max_wait_ms / 1000 - now()
-                if patience > 0 and not self._closing and batch.tokens < self._config.batch_tokens:
+                if patience > 0 and not self._closing and batch.tokens < self._budget(batch.pieces[0]):
                     self._changed.wait(patience)
                     continue
                 taken = {id(piece) for piece in batch.pieces}
@@ -155,12 +174,22 @@ class Batcher:
         queue = self._queues["online"] or self._queues["batch"]
         if not queue:
             return None
-        batch = Batch(queue[0])
-        for piece in list(queue)[1:]:
-            if batch.tokens >= self._config.batch_tokens:
+        batch, budget = Batch(queue[0]), self._budget(queue[0])
+        for piece in itertools.islice(queue, 1, None):
+            if batch.tokens >= budget:
                 break
-            batch.take(piece, budget=self._config.batch_tokens)
+            batch.take(piece, budget=budget)
         return batch
+
+    def _budget(self, first: Piece) -> int:
+        """Tokens of one call: all that fit, or little where an online request may come in meanwhile."""
+        if first.request.header.priority == "online" or now() - self._online_at > ONLINE_LATELY_SECONDS:
+            return self._config.batch_tokens
+        return self._interruptible_tokens()
+
+    def _interruptible_tokens(self) -> int:
+        """Tokens that take about as long as an online request may have to wait for a batch one."""
+        return max(1, min(self._config.batch_tokens, int(self._config.batch_seconds / self._token_seconds)))
 
     def _sweep(self) -> None:
         """Pieces whose request is answered, cancelled or over its deadline are out of the queues."""
@@ -190,6 +219,15 @@ class Batcher:
             self._waiting[piece.request] = left
         else:
             self._waiting.pop(piece.request, None)
+
+    def _is_full(self, request: Request) -> bool:
+        limits = self._config.limits
+        num_bytes = sum(one.num_bytes for one in self._waiting) + request.num_bytes
+        return (
+            len(self._waiting) >= limits.queue_requests
+            or self._queued_rows() + len(request.rows) > limits.queue_rows
+            or num_bytes > limits.queue_bytes
+        )
 
     def _queued_rows(self) -> int:
         return sum(piece.stop - piece.start for queue in self._queues.values() for piece in queue)

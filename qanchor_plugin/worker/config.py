@@ -15,7 +15,7 @@ class Limits:
     """Beyond these a request is refused at once.
 
     Attributes:
-        queue_requests / queue_rows: how much may wait; the next one is told when to come back.
+        queue_requests / queue_rows / queue_bytes: how much may wait; the next one is told when to come back.
         request_rows / request_asks / request_bytes: of one request.
         query_chars: of one query.
         reading_requests: requests whose rows are still arriving.
@@ -24,6 +24,7 @@ class Limits:
 
     queue_requests: int = 256
     queue_rows: int = 100_000
+    queue_bytes: int = 2 * 1024 * 1024 * 1024
     request_rows: int = 20_000
     request_asks: int = 256
     request_bytes: int = 512 * 1024 * 1024
@@ -51,6 +52,7 @@ class WorkerConfig:
         token_file: accepted bearer tokens, one a line; "" with ``tokens`` empty accepts everyone.
         tokens: further accepted tokens (from the environment).
         batch_tokens: soft and query tokens of one engine call, about.
+        batch_seconds: how long an online request may have to wait for a call of a batch one, about.
         max_wait_ms: how long the first request of a batch waits for company.
         prefix_bytes: bound of the memory tier; None is the settings'.
         torch_threads: threads of one engine call on a CPU; 0 lets torch choose.
@@ -73,6 +75,7 @@ class WorkerConfig:
     token_file: str = ""
     tokens: tuple[str, ...] = ()
     batch_tokens: int = 16_384
+    batch_seconds: float = 0.5
     max_wait_ms: float = 2.0
     prefix_bytes: int | None = None
     torch_threads: int = 0
@@ -88,8 +91,10 @@ class WorkerConfig:
             faults.append("--tls-cert and --tls-key go together; give both or neither.")
         if self.tls_client_ca and not self.tls_cert:
             faults.append("--tls-client-ca needs --tls-cert and --tls-key.")
-        if self.batch_tokens < 1 or self.max_wait_ms < 0 or self.grace_seconds < 0:
-            faults.append("batch tokens must be 1 or more; wait and grace must not be negative.")
+        if self.batch_tokens < 1 or self.batch_seconds <= 0 or self.hang_seconds <= 0:
+            faults.append("batch tokens must be 1 or more; batch and hang seconds above 0.")
+        if self.max_wait_ms < 0 or self.grace_seconds < 0:
+            faults.append("wait and grace must not be negative.")
         raise_faults(faults)
 
     def at(self, port: int, http_port: int) -> "WorkerConfig":
@@ -105,7 +110,8 @@ class WorkerConfig:
         """The record that ``to_json`` wrote."""
         given: dict[str, Any] = json.loads(text)
         reject_unknown_keys("worker", given, {one.name for one in fields(cls)})
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        values: dict[str, Any] = {}
+        values |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         values |= {"settings": _settings(given["settings"]), "limits": Limits(**given["limits"])}
         return cls(**values)
 

@@ -25,6 +25,7 @@ from qanchor_plugin.worker.state import WorkerState
 logger = logging.getLogger("qanchor.worker")
 
 Announce = Callable[[dict[str, Any]], None]
+_WORDS: dict[int, str] = {signal.SIGTERM: "stop", signal.SIGINT: "stop", signal.SIGHUP: "reload"}
 LAKE_SECONDS = 2.0
 """How often a lake that is not there yet is looked for."""
 
@@ -42,7 +43,6 @@ class WorkerProcess:
         self._events: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._reloading = threading.Lock()
         self._settings = config.settings
-        self._fault: QAnchorError | None = None
         self.state = WorkerState(config)
         self.server = AnchorServer(config, self.state, self.reload)
         self.health = HealthServer(
@@ -55,8 +55,8 @@ class WorkerProcess:
 
     def run(self) -> int:
         """Serves until a signal or :meth:`stop`; 0, or 1 when it could not start or finish in time."""
-        for number, word in ((signal.SIGTERM, "stop"), (signal.SIGINT, "stop"), (signal.SIGHUP, "reload")):
-            signal.signal(number, lambda _number, _frame, word=word: self._events.put(word))
+        for number in _WORDS:
+            signal.signal(number, lambda given, _frame: self._events.put(_WORDS[given]))
         self._announce(
             {
                 "event": "listening",
@@ -98,7 +98,7 @@ class WorkerProcess:
                 old = (
                     self.state.current()
                 )  # one that was never ready, or is ending, is not made ready by this
-                serving.backend.keep_memory_of(old.backend)
+                serving.warm_like(old)
                 self.state.swap(serving)
                 outcome = OK
             finally:
@@ -165,9 +165,9 @@ class WorkerProcess:
         """Nothing is served any more; whether all that was accepted was answered first."""
         self.state.drain()
         limit = time.monotonic() + grace_seconds
-        while not self.state.quiet() and time.monotonic() < limit:
+        while not self.server.quiet() and time.monotonic() < limit:
             time.sleep(0.02)
-        clean = self.state.quiet()
+        clean = self.server.quiet()
         self.state.batcher.close()
         # A stream whose caller vanished would hold the server for ever: it gets a moment, no more.
         ending = threading.Thread(target=self.server.shutdown, name="shutdown", daemon=True)

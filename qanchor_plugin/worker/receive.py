@@ -85,6 +85,11 @@ class Arrivals:
         self._lock = threading.Lock()
         self._since: dict[int, float] = {}
 
+    def count(self) -> int:
+        """Requests that are arriving, those given up among them."""
+        with self._lock:
+            return len(self._since)
+
     @contextmanager
     def one(self) -> Iterator[None]:
         """Within, one more request is arriving.

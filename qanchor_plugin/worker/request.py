@@ -55,6 +55,7 @@ class Request:
             self.header.kind,
             frozenset((ask.engine, ask.profile.digest) for ask in self.asks),
         )
+        self.num_bytes = sum(row.entry.size_bytes for row in self.rows if isinstance(row, PrefixRow))
         self._rows_left = len(self.rows)
 
     @property

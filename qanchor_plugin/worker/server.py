@@ -29,7 +29,7 @@ from qanchor_plugin.worker.state import WorkerState
 
 logger = logging.getLogger("qanchor.worker.requests")
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
 """How often a waiting request looks whether its caller is still there."""
 
 ACTIONS = {
@@ -64,6 +64,10 @@ class AnchorServer(flight.FlightServerBase):
             **_tls(config),
         )
         self.address = f"{scheme}://{config.host}:{self.port}"
+
+    def quiet(self) -> bool:
+        """Whether every request that had arrived has its answer."""
+        return self._state.quiet(arriving=self._arrivals.count())
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """One request is answered in full, or ends in an error with a code."""

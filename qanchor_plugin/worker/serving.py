@@ -10,15 +10,19 @@ from qanchor_plugin.backend.engines import load_anew
 from qanchor_plugin.backend.protocol import Answer, Ask
 from qanchor_plugin.backend.wire import PrefixRow
 from qanchor_plugin.declare import EntityRef, Modality, Profile, Settings, SourceSpec
-from qanchor_plugin.errors import LakeError, OverloadedError, WrongEngineError
+from qanchor_plugin.errors import EngineError, LakeError, OverloadedError, WrongEngineError
 from qanchor_plugin.worker.batch import Batch
 from qanchor_plugin.worker.config import WorkerConfig
 from qanchor_plugin.worker.metrics import BackendWatch, Metrics
+from qanchor_plugin.worker.request import Row
 
 logger = logging.getLogger(__name__)
 
 USERS_PER_CALL = 1024
 """A batch is bounded by its tokens, not by the settings' users of a job's call."""
+
+LATEST_QUERIES = 64
+"""How many of the old engine's queries a reload reads before the new one takes over."""
 
 WARM_QUERY = "Will this user buy again?"
 
@@ -45,6 +49,17 @@ class Serving:
         asked = [Ask(profile=_NOBODY, query=query, engine=name) for query in queries or (WARM_QUERY,)]
         self.backend.prepare(asked)
         return self.backend.engine_digest(name)
+
+    def warm_like(self, old: "Serving") -> None:
+        """What the old generation holds in memory is held here too, and its latest queries are read."""
+        self.backend.keep_memory_of(old.backend)
+        for name in self.engines.keys() & old.engines.keys():
+            for query, soft_prompt in old.backend.latest_queries(name, LATEST_QUERIES):
+                ask = Ask(profile=_NOBODY, query=query, engine=name, soft_prompt=soft_prompt)
+                try:
+                    self.backend.prepare([ask])
+                except EngineError as error:
+                    logger.info("a query of the old engine is not read ahead: %s", error)
 
     def lake_fault(self) -> str | None:
         """Why the lake cannot be read; None when it can."""
@@ -86,7 +101,7 @@ class Serving:
             for piece in batch.pieces:
                 piece.request.fail(error)
 
-    def _computed(self, batch: Batch, rows: list) -> list[list[Answer | None]]:  # type: ignore[type-arg]
+    def _computed(self, batch: Batch, rows: list[Row]) -> list[list[Answer | None]]:
         """(rows x asks), in two halves where the device's memory does not hold them at once."""
         asked = list(batch.asks.values())
         try:
@@ -104,15 +119,17 @@ class Serving:
             half = len(rows) // 2
         return self._computed(batch, rows[:half]) + self._computed(batch, rows[half:])
 
-    def _embedded(self, rows: list, asked: list[Ask]) -> list[list[Answer | None]]:  # type: ignore[type-arg]
+    def _embedded(self, rows: list[Row], asked: list[Ask]) -> list[list[Answer | None]]:
         for ask in asked:
             self._check_scenario(ask)
-        if isinstance(rows[0], PrefixRow):
+        sent = [row for row in rows if isinstance(row, PrefixRow)]
+        if sent:
             answers = self.backend.embed_prefixes(
-                [row.entry for row in rows], [row.cutoff for row in rows], asked
+                [one.entry for one in sent], [one.cutoff for one in sent], asked
             )
             return [list(row) for row in answers]
-        return self.backend.embed([user for user, _ in rows], [cutoff for _, cutoff in rows], asked)
+        named = [row for row in rows if not isinstance(row, PrefixRow)]
+        return self.backend.embed([user for user, _ in named], [cutoff for _, cutoff in named], asked)
 
     def _check_scenario(self, ask: Ask) -> None:
         """Nothing, where the query, soft prompt and engine here are those of the registered scenario."""

@@ -86,10 +86,10 @@ class WorkerState:
             self._in_flight += change
             self.metrics.in_flight.set(self._in_flight)
 
-    def quiet(self) -> bool:
-        """Whether no request is anywhere between its arrival and its answer."""
+    def quiet(self, *, arriving: int = 0) -> bool:
+        """Whether no request is anywhere between its arrival and its answer, those still arriving aside."""
         with self._lock:
-            return self._in_flight == 0
+            return self._in_flight <= arriving
 
     def status(self) -> dict[str, Any]:
         """Facts for people and tests."""

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from qanchor_plugin.worker.config import WorkerConfig
@@ -40,7 +40,6 @@ class Child:
     backoff: float = BACKOFF_SECONDS[0]
     ever_ready: bool = False
     failed_starts: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -67,18 +66,18 @@ class Supervisor:
     def run(self) -> int:
         """Serves until SIGTERM or SIGINT; 0, or 1 when a process could not start or did not end cleanly."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda number, _frame: self._signals.put(number))
+            signal.signal(number, lambda given, _frame: self._signals.put(given))
         for child in self._children:
             self._start(child)
         while True:
             try:
-                number = self._signals.get(timeout=0.2)
+                given = self._signals.get(timeout=0.2)
             except queue.Empty:
                 if self._mend():
                     continue
                 self._stop()
                 return 1
-            if number == signal.SIGHUP:
+            if given == signal.SIGHUP:
                 self._pass_on(signal.SIGHUP)
             else:
                 return self._stop()
@@ -104,14 +103,16 @@ class Supervisor:
     def _listen(self, child: Child, process: "subprocess.Popen[str]") -> None:
         """The process's events are passed on; the ports it found are kept for its next start."""
         assert process.stdout is not None
-        for line in process.stdout:
-            event = json.loads(line)
-            if event["event"] == "listening":
-                port = int(event["address"].rsplit(":", 1)[1])
-                child.config = child.config.at(port, int(event["health"].rsplit(":", 1)[1]))
-            child.ever_ready = child.ever_ready or event["event"] == "ready"
-            child.facts.update(event)
-            self._announce({**event, "process": child.number})
+        with process.stdout:
+            for line in process.stdout:
+                self._heard(child, json.loads(line))
+
+    def _heard(self, child: Child, event: dict[str, Any]) -> None:
+        if event["event"] == "listening":
+            port = int(event["address"].rsplit(":", 1)[1])
+            child.config = child.config.at(port, int(event["health"].rsplit(":", 1)[1]))
+        child.ever_ready = child.ever_ready or event["event"] == "ready"
+        self._announce({**event, "process": child.number})
 
     def _mend(self) -> bool:
         """Dead processes are started again when their wait is over; False when one cannot start at all."""
@@ -142,6 +143,8 @@ class Supervisor:
             {"event": "died", "process": child.number, "code": code, "restart_seconds": child.backoff}
         )
         child.backoff = min(2 * child.backoff, BACKOFF_SECONDS[1])
+        if child.process is not None and child.process.stdin is not None:
+            child.process.stdin.close()
         child.process = None
 
     def _pass_on(self, number: int) -> None:

@@ -75,7 +75,7 @@ class Driver:
         """Commits in all the lake's tables so far."""
         return sum(1 for _ in self.lake.glob("*/_delta_log/*.json"))
 
-    def run_until(self, reached: Callable[["Driver"], bool], *, seconds: float = 240) -> None:
+    def run_until(self, reached: Callable[["Driver"], bool], *, seconds: float = 900) -> None:
         """Returns as soon as ``reached``, or when the driver has ended."""
         deadline = time.monotonic() + seconds
         while not self.has_ended and not reached(self):

@@ -18,7 +18,7 @@ from spark_jobs.users import behaviour, histories
 from tests.faults.drivers import END, reading, rows_of, start
 from tests.spark.world import World, make_world, on, purchases_of_day
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1800)]
 WRITER = """
 import sys, time
 from datetime import datetime, timedelta, timezone

@@ -14,7 +14,7 @@ from spark_jobs.refresh import refresh
 from tests.faults.drivers import END, Driver, reading, rows_of, start
 from tests.spark.world import World, make_world, on, purchases_of_day
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(1800)]
 NUM_CREATED = len(S.TABLES)
 """Commits that only make empty tables."""
 

@@ -23,7 +23,7 @@ from qanchor_plugin.errors import OnlineStoreError
 from qanchor_plugin.feast_ext.anchor_view import anchor_view
 from tests.plugin.online.conftest import read
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1800)]
 START, END = datetime(2017, 1, 1, tzinfo=UTC), datetime(2017, 6, 1, tzinfo=UTC)
 HOUSEHOLD = Entity(name="household", join_keys=["household_id"], value_type=ValueType.INT64)
 IDS = tuple(range(1, 13))

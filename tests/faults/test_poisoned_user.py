@@ -18,7 +18,7 @@ from spark_jobs.refresh import refresh
 from spark_jobs.tables import Lake
 from tests.spark.world import World, make_world, on, purchases_of_day
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1800)]
 POISONED = '{"household_id": 3}'
 
 

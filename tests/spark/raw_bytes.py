@@ -35,7 +35,7 @@ def _bodies(path: Path) -> Iterator[bytes]:
         with pq.ParquetFile(path) as opened:
             yield _flat(opened.read().to_pylist())
             yield repr(opened.metadata.to_dict()).encode()
-    if path.suffix in (".sqlite", ".db"):
+    if path.read_bytes().startswith(b"SQLite format 3"):
         with closing(sqlite3.connect(path)) as connection:
             yield "\n".join(connection.iterdump()).encode()
 

@@ -14,7 +14,7 @@ from spark_jobs.tables import Lake
 from tests.spark.raw_bytes import forms, found_in
 from tests.spark.world import World, make_world, on, purchases_of_day
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1800)]
 KEY = '{"household_id": 4}'
 OWN = ("Solo cheese", "tier plum")
 

@@ -19,6 +19,7 @@ from qanchor_plugin.backend import LakeReader
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import InputDataError, JobBusyError
 from qanchor_plugin.prefix_store import LakeTables
+from spark_jobs.ledger import opened
 from spark_jobs.lock import only_run
 from spark_jobs.maintain import MaintainPlan, MaintainReport, maintain
 from tests.shop import PROFILE, ShopLake, sequence_row, user
@@ -96,11 +97,11 @@ def test_small_files_of_a_partition_become_one_in_order_of_users(lake: Path) -> 
     assert report.tables["user_prefixes"] == {"files_before": 6, "files_after": 1, "files_vacuumed": 0}
     assert {name: rows(lake, name) for name in before} == before
     (path,) = (Path(one.removeprefix("file://")) for one in DeltaTable(lake / "user_prefixes").file_uris())
-    with pq.ParquetFile(path) as opened:
-        assert opened.metadata.num_row_groups == 6, "600 kB of tokens a row, a megabyte a group"
-        tokens = opened.schema_arrow.names.index("tokens")
-        assert opened.metadata.row_group(0).column(tokens).compression == "UNCOMPRESSED"
-        users = opened.read([S.USER])[S.USER].to_pylist()
+    with pq.ParquetFile(path) as file:
+        assert file.metadata.num_row_groups == 6, "600 kB of tokens a row, a megabyte a group"
+        tokens = file.schema_arrow.names.index("tokens")
+        assert file.metadata.row_group(0).column(tokens).compression == "UNCOMPRESSED"
+        users = file.read([S.USER])[S.USER].to_pylist()
     assert users == sorted(users)
 
 
@@ -172,6 +173,16 @@ def test_a_second_run_has_nothing_to_do_and_the_ledger_has_both(lake: Path) -> N
     assert all(counts["files_before"] == counts["files_after"] for counts in tables.values())
     found = LakeTables(str(lake)).read("job_runs", where=ds.field(S.JOB) == "maintain")
     assert sorted(found[S.RUN].to_pylist()) == sorted([first.run, second.run])
+
+
+def test_an_append_beside_a_rewrite_is_kept(lake: Path) -> None:
+    """Serving processes append answers without the lock: their rows stay whoever commits first."""
+    table = opened(lake, "scenario_embeddings")
+    files = table.files()
+    fill(lake, "scenario_embeddings", 3, batch="online", cutoff=on(5), served_at=on(5))
+    table.fold(files, [S.USER])
+    assert len(cutoffs(lake, "scenario_embeddings")) == 7
+    assert len(DeltaTable(lake / "scenario_embeddings").file_uris()) == 2
 
 
 def test_never_under_a_running_refresh(lake: Path) -> None:

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import LakeError
+from spark_jobs.layout import LAYOUT, layout_of, write_layout
 from spark_jobs.tables import Lake
 
 pytestmark = pytest.mark.spark
@@ -82,6 +83,14 @@ def test_a_lake_below_a_file_is_refused_before_any_work(spark: SparkSession, tmp
     (tmp_path / "file").write_text("x")
     with pytest.raises(LakeError, match="cannot be written"):
         Lake(spark, Settings(lake=str(tmp_path / "file" / "lake"))).ensure()
+
+
+def test_a_lake_of_a_newer_layout_is_refused_before_any_work(lake: Lake) -> None:
+    assert layout_of(lake.folder) == LAYOUT
+    write_layout(lake.folder, LAYOUT + 1)
+    with pytest.raises(LakeError, match=f"has layout {LAYOUT + 1}"):
+        lake.ensure()
+    write_layout(lake.folder, LAYOUT)
 
 
 def test_a_lake_that_is_no_folder_is_refused(spark: SparkSession) -> None:

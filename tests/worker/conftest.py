@@ -51,6 +51,7 @@ class Worker:
 
     def reload(self) -> dict[str, str]:
         serving = Serving(self.config, self.config.settings, self.state.metrics, anew=False)
+        serving.warm_like(self.state.current())
         self.state.swap(serving)
         return serving.engines
 

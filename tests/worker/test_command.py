@@ -2,14 +2,19 @@
 
 import json
 import signal
+import threading
 import time
 
 import numpy as np
+import pyarrow.flight as flight
 import pytest
 
-from qanchor_plugin.errors import BackendError, QAnchorError, UnauthenticatedError
-from tests.shop import user
-from tests.worker.asking import NOW, ask, in_background
+from qanchor_plugin.backend import wire
+from qanchor_plugin.engine import QueryAnchorEngine
+from qanchor_plugin.engine.config import PRESETS
+from qanchor_plugin.errors import BackendError, QAnchorError, UnauthenticatedError, WrongEngineError
+from tests.shop import demo_engine, user
+from tests.worker.asking import NOW, ask, header, in_background, until
 from tests.worker.processes import get
 
 
@@ -49,9 +54,13 @@ def test_the_life_of_a_worker(command, call, local, repo):
     assert (counts["prefix_memory"], counts["prefix_built"]) == (1, 0)  # memory outlives the reload
 
     many = [ask(f"Question number {number}?") for number in range(20)]
+    other = call(listening["address"], token="the-token")
+    descriptor = flight.FlightDescriptor.for_command(header().to_bytes())
+    endless, _ = other.client.do_exchange(descriptor, other.options)
+    endless.begin(wire.USERS)  # its rows never come: the drain does not wait for them
+    until(lambda: "qanchor_worker_in_flight 1.0" in get(f"{health}/metrics")[1])
     thread, accepted = in_background(lambda: caller.embed([1, 2, 3], many, priority="batch"))
-    while "qanchor_worker_in_flight 1.0" not in get(f"{health}/metrics")[1]:
-        time.sleep(0.005)
+    until(lambda: "qanchor_worker_in_flight 2.0" in get(f"{health}/metrics")[1])
     started = time.monotonic()
     assert worker.terminate() == 0
     assert time.monotonic() - started < 35
@@ -59,6 +68,8 @@ def test_the_life_of_a_worker(command, call, local, repo):
     assert not isinstance(accepted[0], QAnchorError), accepted[0]
     assert len(accepted[0][0]) == 3
     assert worker.event("ended")["clean"] is True
+    with pytest.raises(flight.FlightError):
+        endless.close()
     with pytest.raises(BackendError):
         call(listening["address"], token="the-token").embed([1])
     lines = [json.loads(line) for line in worker.log().splitlines()]
@@ -96,3 +107,59 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(qanchor, repo):
     ):
         told = qanchor("worker", "--repo", str(repo), *arguments)
         assert (told.code, said in told.err) == (1, True), told.err
+
+
+@pytest.mark.slow
+def test_a_new_engine_takes_over_under_load_and_a_broken_one_does_not(command, call, repo):
+    folder = repo / "engine"
+    demo_engine().save_pretrained(folder)
+    worker = command("--engine", str(folder))
+    listening = worker.event("listening")
+    first = worker.event("ready")["engines"][str(folder)]
+    stop, answered = threading.Event(), []
+
+    def ask_on() -> None:
+        caller = call(listening["address"])
+        while not stop.is_set():
+            found, end = caller.embed([1], [ask(engine=str(folder))])
+            answered.append((end.engines[str(folder)], found[0][0].embedding))
+
+    thread, failed = in_background(ask_on)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text("{")
+    worker.popen.send_signal(signal.SIGHUP)
+    assert "config.json" in worker.event("reload_failed")["error"]
+    (folder / "config.json").write_text(config)
+    QueryAnchorEngine.untrained(PRESETS["demo"].with_(seed=11), device="cpu").save_pretrained(folder)
+    worker.popen.send_signal(signal.SIGHUP)
+    second = worker.event("reloaded")["engines"][str(folder)]
+    assert second != first
+    so_far = len(answered)
+    until(lambda: len(answered) > so_far + 2, 60)
+    stop.set()
+    thread.join()
+    assert failed == [None]  # no request was dropped
+    digests = [digest for digest, _ in answered]
+    assert digests == sorted(digests, key=[first, second].index)  # one after the other, each as it says
+    by_digest = dict(answered)
+    assert set(by_digest) == {first, second}
+    assert np.abs(by_digest[first] - by_digest[second]).max() > 1e-3
+    for digest, embedding in answered:
+        np.testing.assert_allclose(embedding, by_digest[digest], atol=1e-6)
+    with pytest.raises(WrongEngineError):
+        call(listening["address"]).embed([1], [ask(engine=str(folder), engine_digest=first)])
+
+
+@pytest.mark.gpu
+def test_each_cuda_device_gets_a_process_and_answers_as_the_cpu_does(command, call, local):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    number = torch.cuda.device_count()
+    worker = command("--device", "cuda", "--processes", str(number))
+    for _ in range(number):
+        worker.event("ready")
+    (expected,) = local.embed([user(1)], NOW, [ask()])[0]
+    for one in [one for one in worker.events if one["event"] == "listening"]:
+        found, _ = call(one["address"]).embed([1])
+        assert float(found[0][0].embedding @ expected.embedding) > 0.999

@@ -11,8 +11,9 @@ from tests.shop import user
 def test_a_worker_of_the_pool_drops_the_users(start, call):
     worker = start()
     call(worker).embed([1, 2])
-    hooks = forget_hooks(WorkerSettings(addresses=(worker.server.address,)))
-    assert list(hooks) == [f"worker {worker.server.address}"]
+    address = worker.server.address.removeprefix("grpc://")
+    hooks = forget_hooks(WorkerSettings(addresses=(address,)))
+    assert list(hooks) == [f"worker {address}"]
     (forget,) = hooks.values()
     assert forget([user(1), user(4)]) == 1
     assert forget([user(1)]) == 0

@@ -80,6 +80,16 @@ def test_actions(start, call, serving):
             caller.act(name, body)
 
 
+def test_a_reload_keeps_memory_and_reads_the_latest_queries_ahead(start, call):
+    worker = start()
+    caller = call(worker)
+    caller.embed([1], [ask("Is this the latest question?")])
+    held = caller.act("status")["memory"]["entries"]
+    caller.act("reload")
+    assert caller.act("status")["memory"]["entries"] == held
+    assert ("Is this the latest question?", None) in worker.state.current().backend.latest_queries("demo", 64)
+
+
 def test_reload_under_load_drops_nothing(start, call, local):
     worker = start()
     (expected,) = local.embed([user(1)], header().cutoff, [ask()])[0]

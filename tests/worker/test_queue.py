@@ -8,6 +8,7 @@ import pyarrow.flight as flight
 import pytest
 
 from qanchor_plugin.errors import (
+    BackendError,
     DeadlineError,
     OverloadedError,
 )
@@ -94,21 +95,22 @@ def test_online_goes_before_batch(start, call):
     assert order == ["first", "online", "batch"]
 
 
-def test_ten_times_too_many_are_refused_fast_and_the_rest_answered_right(start, call, local):
+@pytest.mark.parametrize("seconds", [1, pytest.param(60, marks=pytest.mark.slow, id="a minute")])
+def test_ten_times_too_many_are_refused_fast_and_the_rest_answered_right(start, call, local, seconds):
     worker = start(limits={"queue_requests": 8})
     hold(worker, 0.05)
     (expected,) = local.embed([user(1)], header().cutoff, [ask()])[0]
-    slowest = 0.0
+    slowest, until_then = 0.0, time.monotonic() + seconds
     outcomes: list = []
 
     def run():
         nonlocal slowest
         caller = call(worker)
-        for _ in range(10):
+        while time.monotonic() < until_then:
             started = time.monotonic()
             try:
                 outcomes.append(caller.embed([1], deadline_ms=2_000)[0][0][0])
-            except OverloadedError as error:
+            except (OverloadedError, DeadlineError) as error:
                 outcomes.append(error)
             slowest = max(slowest, time.monotonic() - started)
 
@@ -117,12 +119,11 @@ def test_ten_times_too_many_are_refused_fast_and_the_rest_answered_right(start, 
         thread.start()
     for thread in threads:
         thread.join()
-    answered = [one for one in outcomes if not isinstance(one, OverloadedError)]
-    assert len(outcomes) == 400
-    assert 0 < len(answered) < 400
+    answered = [one for one in outcomes if not isinstance(one, BackendError)]
+    assert 0 < len(answered) < len(outcomes)
     for one in answered:
         np.testing.assert_allclose(one.embedding, expected.embedding, atol=1e-6)
-    assert slowest < 10.0
+    assert slowest < 10.0  # the deadline was 2 s; the rest is this machine's
     assert call(worker).embed([1])[0][0][0] is not None
 
 

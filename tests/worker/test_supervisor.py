@@ -7,7 +7,8 @@ import time
 import pytest
 
 from qanchor_plugin.errors import BackendError
-from tests.worker.asking import until
+from tests.worker.asking import ask, in_background, until
+from tests.worker.processes import get
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,12 @@ def test_a_killed_process_is_started_again_at_its_port_while_the_other_answers(c
     assert first["address"] != second["address"]
     for one in (first, second):
         assert call(one["address"]).embed([1])[0][0][0] is not None
+    many = [ask(f"Question number {number}?") for number in range(50)]
+    cut_off, answer = in_background(lambda: call(first["address"]).embed([1, 2, 3], many))
+    until(lambda: "qanchor_worker_in_flight 1.0" in get(first["health"] + "/metrics")[1])
     os.kill(first["pid"], signal.SIGKILL)
+    cut_off.join()
+    assert isinstance(answer[0], BackendError)  # nothing of it is used
     assert worker.event("died")["process"] == first["process"]
     assert call(second["address"]).embed([1])[0][0][0] is not None
     with pytest.raises(BackendError):

@@ -24,10 +24,10 @@ from qanchor_plugin.feast_ext import anchor_view, push_view
 from qanchor_plugin.feast_ext.push_rows import pushed_rows
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.prefix_store.pushed import shared_pushed
-from spark_jobs import build_sequences
 from spark_jobs.progress import Silent
 from spark_jobs.pushed import catch_up
-from spark_jobs.runs import consumed
+from spark_jobs.refresh_steps import Run
+from spark_jobs.runs import RunClock
 from spark_jobs.session import in_utc
 from spark_jobs.tables import Lake
 from tests.plugin.conftest import CLOCK, QUERY, StoreMaker, purchases_source, shopper
@@ -84,10 +84,11 @@ class Both:
         new = self.spark.createDataFrame(rows, TYPES).coalesce(1)
         new.write.format("delta").mode("append").save(str(self.folder / "raw"))
         with in_utc(self.spark):
-            known = consumed(self.lake, ())
-            for one in build_sequences.plan(self.spark, self.settings, [self.profile], known):
-                build_sequences.write(self.lake, self.settings, one, Silent())
-            return catch_up(self.lake, self.settings)
+            run = Run(self.lake, self.settings, RunClock(self.settings), NOW, Silent(), full=False)
+            with run.recorded():
+                run.sequences([self.profile])
+                run.pushed()
+        return next((dict(row.counts) for row in run.rows if row.job == "pushed"), {})
 
     def num_events(self) -> dict[str, int]:
         """What a reader sees of each user."""

@@ -36,7 +36,7 @@ def test_unknown_and_absent_keys_are_named():
     ("changes", "named"),
     [
         ({"backbone": "gpt"}, r"backbone is 'gpt'; accepted are \['meaning', 'hf'\]"),
-        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"dtype": "int4"}, "dtype is 'int4'"),
         ({"time": "hours"}, "time is 'hours'"),
         ({"hidden": 130}, "hidden 130 does not divide into 4 heads"),
         ({"betas": ()}, "0 betas"),

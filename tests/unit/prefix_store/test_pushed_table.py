@@ -10,8 +10,9 @@ from deltalake import DeltaTable
 from qanchor_plugin import schemas as S
 from qanchor_plugin.errors import LakeError
 from qanchor_plugin.identity import text_id
+from qanchor_plugin.prefix_store.forgotten import ForgottenUsers
 from qanchor_plugin.prefix_store.pushed import PushedEvents, PushedMark
-from qanchor_plugin.prefix_store.pushed_table import MAX_FILES, TABLE, append, remove
+from qanchor_plugin.prefix_store.pushed_table import MAX_FILES, TABLE, alone, append, remove
 
 DIGEST = "d" * 32
 
@@ -120,3 +121,16 @@ def test_a_lake_that_cannot_be_written_keeps_nothing_and_says_so(tmp_path: Path)
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(LakeError, match=r"1 pushed events could not be written to .*Nothing was kept"):
         append(f"{tmp_path}/file/{TABLE}", [event(1)])
+
+
+def test_while_a_job_rewrites_the_table_a_push_waits_and_the_forgotten_stay_out(tmp_path: Path):
+    path = f"{tmp_path}/{TABLE}"
+    append(path, [event(1)])
+    with alone(path):
+        late = threading.Thread(target=append, args=(path, [event(1), event(2)]))
+        late.start()
+        late.join(timeout=0.3)
+        assert late.is_alive()
+        ForgottenUsers(tmp_path).add([b"user1"])
+    late.join()
+    assert counted(PushedEvents(str(tmp_path)), 1, 2) == {1: 1, 2: 1}

@@ -1,0 +1,166 @@
+"""The engine and its peers, side by side: one model of Qwen2.5-0.5B's shape with random weights.
+
+    python -m benchmarks.peers [--quick] [--peers transformers,vllm] [--dtypes bfloat16] [--rounds 2]
+
+Every round visits every peer, each in a process and, where it needs one, an environment of its own
+(made below build/peers; a peer that cannot be had is named and left out). A figure is the fastest
+repetition over all rounds; its spread is how much slower the median was.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.environments import FOLDER, PEERS, PeerError, command
+from benchmarks.peers.picture import draw
+from benchmarks.qwen_shape import write_engine
+from benchmarks.results import ROOT, Row, keep, machine
+
+COMMAND = "python -m benchmarks.peers"
+PICTURE = ROOT / "docs" / "pictures" / "peers.svg"
+RUN_SECONDS = 7200
+CASES = {
+    "full": "single full encode",
+    "batch": "batch of users, {queries} queries each",
+    "more": "{queries} more queries on a cached user",
+}
+
+Key = tuple[str, int, str, int, str]
+"""dtype, prefix, case, number of queries, peer."""
+
+
+def main() -> None:
+    """Ratios stand in results/performance.json, the plot in docs/pictures."""
+    given = _arguments()
+    folder = write_engine(FOLDER / "engine")
+    seconds: dict[Key, list[float]] = defaultdict(list)
+    users, left_out = {}, {}
+    states: dict[tuple[str, str], np.ndarray] = {}
+    for number in range(given.rounds):
+        for dtype, name in [(d, n) for d in given.dtypes for n in given.peers if d in PEERS[n].dtypes]:
+            if name in left_out:
+                continue
+            try:
+                answer = _run(
+                    name, {**_workload(given), "folder": str(folder), "dtype": dtype, "seed": number}
+                )
+            except PeerError as error:
+                left_out[name] = str(error)
+                print(f"{name}: left out: {error}", flush=True)
+                continue
+            states[dtype, name] = np.array(answer["state"])
+            for record in answer["records"]:
+                key = (dtype, record["prefix"], record["case"], record["queries"], name)
+                seconds[key] += record["seconds"]
+                users[key] = record["users"]
+            print(f"round {number + 1}, {dtype}: {name} measured", flush=True)
+    _print_agreement(states)
+    rows = [_row(key, took, users[key], seconds) for key, took in seconds.items()]
+    rows += [_absent(name, why) for name, why in left_out.items()]
+    for row in rows:
+        print(f"{row.row} | {row.value} {row.unit} | {row.ratio} | {row.note or ''}")
+    if not given.quick:
+        keep("performance", rows)
+    draw(
+        {key: _figure(key, took, users[key]) for key, took in seconds.items()},
+        PICTURE if not given.quick else FOLDER / "quick.svg",
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one short prefix, few users; nothing is kept")
+    parser.add_argument("--peers", default=",".join(PEERS), help="names, by commas; qanchor is always there")
+    parser.add_argument("--dtypes", default="bfloat16,float32,int8")
+    parser.add_argument("--rounds", type=int, default=2)
+    given = parser.parse_args()
+    asked = [one.strip() for one in given.peers.split(",")] if given.peers != ",".join(PEERS) else list(PEERS)
+    unknown = sorted(set(asked) - set(PEERS))
+    if unknown:
+        parser.error(f"peers {unknown} are unknown; accepted are {sorted(PEERS)}")
+    given.peers = list(dict.fromkeys(["qanchor", *asked]))
+    given.dtypes = given.dtypes.split(",")
+    given.rounds = 1 if given.quick else given.rounds
+    return given
+
+
+def _workload(given: argparse.Namespace) -> dict[str, Any]:
+    if given.quick:
+        return {"prefixes": [64], "users": 2, "queries": [1, 4], "repeats": 1}
+    return {"prefixes": [256, 700, 1050], "users": 6, "queries": [1, 10, 50], "repeats": 3}
+
+
+def _run(name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the peer printed.
+
+    Raises:
+        PeerError: it could not be installed, or failed.
+    """
+    log = FOLDER / f"{name}.log"
+    try:
+        done = subprocess.run(
+            [*command(name), json.dumps(asked), *PEERS[name].arguments],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=RUN_SECONDS,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise PeerError(f"did not end within {RUN_SECONDS} s") from error
+    log.write_text(done.stdout + done.stderr)
+    lines = [one for one in done.stdout.splitlines() if one.startswith("RESULT ")]
+    if done.returncode or not lines:
+        raise PeerError(f"failed with {done.returncode}; see {log}")
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def _figure(key: Key, took: list[float], num_users: int) -> float:
+    """Embeddings a second for a batch of users, else milliseconds."""
+    return num_users * key[3] / min(took) if key[2] == "batch" else 1000 * min(took)
+
+
+def _row(key: Key, took: list[float], num_users: int, seconds: dict[Key, list[float]]) -> Row:
+    """The peer's figure, and how many times faster the engine was in the same dtype."""
+    dtype, prefix, case, queries, name = key
+    own = seconds.get((dtype, prefix, case, queries, "qanchor"), took)
+    spread = 100 * (median(took) / min(took) - 1)
+    return Row(
+        table=f"peers-{case}-{queries}",
+        title=CASES[case].format(queries=queries),
+        row=f"{name}, {dtype}, prefix {prefix}, {CASES[case].format(queries=queries)}",
+        value=_figure(key, took, num_users),
+        unit="embeddings/s" if case == "batch" else "ms",
+        baseline=_figure(key, own, num_users),
+        baseline_name="qanchor",
+        ratio=min(took) / min(own),
+        n=len(took),
+        note=f"median {spread:.0f}% slower than the fastest",
+        command=COMMAND,
+        machine=machine(),
+    )
+
+
+def _absent(name: str, why: str) -> Row:
+    return Row(
+        table="peers-absent", row=name, unit="", note=why.replace(str(Path.cwd()) + "/", ""),
+        command=COMMAND, machine=machine(),
+    )  # fmt: skip
+
+
+def _print_agreement(states: dict[tuple[str, str], np.ndarray]) -> None:
+    """Do the peers answer the same? Cosines to transformers' state (the engine's own is projected)."""
+    for (dtype, name), state in states.items():
+        other = states.get((dtype, "transformers"))
+        if other is not None and len(other) == len(state):
+            print(f"{dtype}: {name} agrees with transformers to cosine {float(other @ state):.5f}")
+
+
+if __name__ == "__main__":
+    main()

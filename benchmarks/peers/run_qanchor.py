@@ -1,0 +1,60 @@
+"""The engine itself, called directly; ``int8`` is a dtype of it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.peers.workload import serve
+from qanchor_plugin.engine import Prefix, PreparedQuery, QueryAnchorEngine
+from qanchor_plugin.engine.load import WEIGHTS, read_config
+from qanchor_plugin.engine.suffix import pack
+
+
+class Engine:
+    """See :class:`benchmarks.peers.workload.Peer`."""
+
+    def __init__(self, folder: str, dtype: str) -> None:
+        config = read_config(Path(folder)).with_(dtype=dtype, token_dtype="float32")
+        self.engine = QueryAnchorEngine._of_weights(config, Path(folder) / WEIGHTS, device="cpu")
+        self.digest = self.engine.digest
+
+    def fresh(self, users: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        prefixes = [self._prefix(one) for one in users]
+        return self.engine.embed(prefixes, [self._query(one) for one in queries], [0] * len(users))
+
+    def keep(self, user: np.ndarray) -> None:
+        rows = torch.from_numpy(self._rows(user))[None]
+        self.count = rows.shape[1]
+        with torch.inference_mode():
+            valid = torch.ones(1, self.count, dtype=torch.bool)
+            self.kv = self.engine.modules.prefill(rows, torch.arange(self.count)[None], valid)
+
+    def more(self, queries: np.ndarray) -> np.ndarray:
+        packed = pack([self._rows(one) for one in queries], multiple=1)
+        with torch.inference_mode():
+            valid, start = torch.ones(1, self.count, dtype=torch.bool), torch.tensor([self.count])
+            return self.engine.modules.answer(self.kv, valid, packed, start, torch.zeros(1, 3))[0].numpy()
+
+    def _rows(self, ids: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return self.engine._language_model().embed_ids(torch.from_numpy(ids)).float().numpy()
+
+    def _prefix(self, ids: np.ndarray) -> Prefix:
+        return Prefix(
+            user=b"u",
+            visible_digest="",
+            as_of=0,
+            num_events=1,
+            tokens=self._rows(ids),
+            positions=np.arange(len(ids), dtype=np.int32),
+        )
+
+    def _query(self, ids: np.ndarray) -> PreparedQuery:
+        return PreparedQuery(
+            query="q", rows=self._rows(ids), engine_digest=self.digest, soft_prompt_digest=None
+        )
+
+
+if __name__ == "__main__":
+    serve(Engine)

@@ -1,0 +1,105 @@
+"""What every peer is asked, and how it is timed; numpy only, for it runs in each peer's own environment.
+
+A user is ``prefix`` token ids, a query 20 of them and one that stands for ``<USER_EMB>``; a peer answers
+with the last hidden state. Every repetition has users and queries never seen before, so that a cache helps
+within a repetition and not across.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+QUERY_TOKENS = 20
+VOCABULARY = 150_000
+USER_EMB = 7
+
+
+class Peer(Protocol):
+    """A model that is loaded. Users and queries are rows of token ids."""
+
+    def fresh(self, users: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """(U, Q, X): every query of users never seen before."""
+        ...
+
+    def keep(self, user: np.ndarray) -> None:
+        """The user's prefix is cached, however the peer does that."""
+        ...
+
+    def more(self, queries: np.ndarray) -> np.ndarray:
+        """(Q, X): new queries of the user kept last."""
+        ...
+
+
+def drawn(kind: str, count: int, length: int, seed: int) -> np.ndarray:
+    """(count, length) token ids; queries end with ``USER_EMB``."""
+    random = np.random.default_rng([len(kind), seed])
+    ids = random.integers(256, VOCABULARY, (count, length))
+    return np.concatenate([ids, np.full((count, 1), USER_EMB)], 1) if kind == "query" else ids
+
+
+def measure(peer: Peer, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """One record a figure: its case, and the seconds of each repetition (the first, a warm-up, left out).
+
+    Args:
+        peer: loaded.
+        asked: ``prefix``, ``users``, ``queries`` (numbers of them), ``repeats`` and ``seed``.
+    """
+    prefix, seeds = asked["prefix"], [asked["seed"] * 100 + one for one in range(asked["repeats"] + 1)]
+    users = [drawn("user", asked["users"], prefix, seed) for seed in seeds]
+    found = []
+
+    def time_each(
+        case: str, num_queries: int, call: Callable[[int, np.ndarray], Any], num_users: int
+    ) -> None:
+        queries = [drawn("query", num_queries, QUERY_TOKENS, seed) for seed in seeds]
+        seconds = [_seconds(call, number, asked) for number, asked in enumerate(queries)]
+        found.append(
+            {
+                "case": case,
+                "queries": num_queries,
+                "users": num_users,
+                "seconds": seconds[1:],
+                "prefix": prefix,
+            }
+        )
+
+    time_each("full", 1, lambda n, asked: peer.fresh(users[n][:1] + 1, asked), 1)
+    for number in asked["queries"]:
+        time_each("batch", number, partial(_fresh, peer, users, 2 + number), asked["users"])
+    peer.keep(users[0][0])
+    for number in asked["queries"]:
+        time_each("more", number, lambda n, asked: peer.more(asked), 1)
+    return found
+
+
+def agreement(peer: Peer, asked: dict[str, Any]) -> list[float]:
+    """The first user's first state, for comparing peers with each other."""
+    user, query = drawn("user", 1, asked["prefix"], 1), drawn("query", 2, QUERY_TOKENS, 1)
+    state = np.asarray(peer.fresh(user, query), np.float64)[0, 1]
+    return (state / np.linalg.norm(state)).tolist()
+
+
+def serve(load: Callable[[str, str], Peer]) -> None:
+    """Prints one JSON line: what the peer measured of the workload in the first argument."""
+    asked = json.loads(sys.argv[1])
+    peer = load(asked["folder"], asked["dtype"])
+    records = []
+    for prefix in asked["prefixes"]:
+        records += measure(peer, {**asked, "prefix": prefix})
+    state = agreement(peer, {**asked, "prefix": asked["prefixes"][0]})
+    print("RESULT " + json.dumps({"records": records, "state": state}), flush=True)
+
+
+def _fresh(peer: Peer, users: list[np.ndarray], shift: int, number: int, queries: np.ndarray) -> None:
+    peer.fresh(users[number] + shift, queries)
+
+
+def _seconds(call: Callable[..., Any], *arguments: Any) -> float:
+    started = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - started
