@@ -32,7 +32,8 @@ REDACTED = "(forgotten)"
 REMOVED, NOTHING_LEFT, INCOMPLETE = "removed", "nothing left", "incomplete"
 SOURCES_REMAIN = (
     "Sources are not touched: remove the users there as well. Until then only the list of the forgotten "
-    "keeps the next refresh from bringing them back. Backups and log files are not touched either."
+    "keeps the next refresh from bringing them back. Backups, training sets and log files are not touched "
+    "either."
 )
 Hook = Callable[[Sequence[bytes]], int]
 """Removes users from a cache or an online store; returns how many entries it removed."""
