@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feast import FeatureStore, FeatureView, utils
-from feast.errors import FeastError
+from feast.errors import EntityTimestampInferenceException, FeastError
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.type_map import spark_schema_to_np_dtypes
@@ -118,7 +118,7 @@ def instant_column(rows: DataFrame) -> str:
     types = dict(zip(rows.columns, spark_schema_to_np_dtypes(kinds), strict=True))
     try:
         return str(infer_event_timestamp_from_entity_df({name: types[name] for name in plain}))
-    except ValueError as error:
+    except EntityTimestampInferenceException as error:
         raise InputDataError(
             f"--entities: no single column holds instants among {plain}. Name it event_timestamp."
         ) from error
