@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 PY := $(VENV)/bin/python
 NOT_SLOW := not slow and not gpu
+PROCESSES ?= 2
 CUT ?= selection
 FULL ?=
 
@@ -20,7 +21,7 @@ demo: env  ## The whole line on real data: ingest, apply, materialise, read onli
 	@$(PY) -m feast_repo.demo
 
 test: env  ## Every test that runs within minutes
-	@$(PY) -m pytest -q -m "$(NOT_SLOW)"
+	@$(PY) -m pytest -q -n $(PROCESSES) --dist loadfile -m "$(NOT_SLOW)"
 
 test-all: env  ## Every test, the slow ones too
 	@$(PY) -m pytest -q

@@ -5,8 +5,9 @@ import numpy as np
 from qanchor_plugin.declare import Modality, Profile
 from qanchor_plugin.sequence.history import Events, Int64, UserHistory
 
-NEVER = 253_402_214_400_000_000
-"""9999-12-31, in microseconds since 1970 UTC: nothing known of the user will change by itself."""
+NEVER = 9_214_646_400_000_000
+"""2262-01-01, in microseconds since 1970 UTC: nothing known of the user will change by itself. Later instants
+do not fit the nanoseconds in which some readers hold them."""
 
 
 def next_change(history: UserHistory, profile: Profile, cutoff: int) -> int:
@@ -21,7 +22,7 @@ def next_change(history: UserHistory, profile: Profile, cutoff: int) -> int:
         for modality in profile.modalities
         if modality.name in history.events and not modality.static
     ]
-    return int(min((found.min() for found in instants if len(found)), default=NEVER))
+    return min(NEVER, *(int(found.min()) for found in instants if len(found)), NEVER)
 
 
 def _instants(events: Events, modality: Modality, cutoff: int, window: int | None) -> Int64:

@@ -90,7 +90,7 @@ def test_only_added_rows_are_read_and_any_other_change_compares(
     assert str(third.batch).endswith(".0-2")
 
     (full,) = plan(spark, settings, [profile], {digest: Consumed(batches=[third.batch])}, full=True)
-    assert (str(full.batch), full.replaces) == (str(third.batch), True)
+    assert (str(full.batch), full.increment.replaces) == (str(third.batch), True)
 
 
 def test_one_modality_of_two_entities_is_refused(
