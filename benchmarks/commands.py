@@ -13,6 +13,8 @@ from pathlib import Path
 from benchmarks.results import DEMO_OUTPUT, ROOT, Row, keep, machine
 
 COMMAND = "python -m benchmarks.commands"
+TESTS = ("-q", "-n", "2", "--dist", "loadfile", "-m", "not slow and not gpu")
+"""As ``make test`` runs them."""
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
         cold, printed = _timed(copy, "-m", "feast_repo.demo")
         DEMO_OUTPUT.write_text(printed)
         warm, _ = _timed(copy, "-m", "feast_repo.demo")
-        tests, _ = _timed(copy, "-m", "pytest", "-q", "-m", "not slow and not gpu")
+        tests, _ = _timed(copy, "-m", "pytest", *TESTS)
     timed = [
         ("make demo, cold", cold, 360),
         ("make demo, nothing changed", warm, 90),
