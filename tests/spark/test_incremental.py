@@ -70,11 +70,11 @@ def lived(spark: SparkSession, folder: Path, *, seed: int, days: int, num_users:
     return world
 
 
-def test_three_days_of_changes_end_as_one_full_build(spark: SparkSession, tmp_path: Path) -> None:
-    world = lived(spark, tmp_path, seed=3, days=3, num_users=6, check=False)
+def test_two_days_of_changes_end_as_one_full_build(spark: SparkSession, tmp_path: Path) -> None:
+    world = lived(spark, tmp_path, seed=3, days=2, num_users=6, check=False)
     at_once = in_another_lake(world, tmp_path / "at_once")
-    run(at_once, 5, full=True)
-    assert_same(world, at_once, 5)
+    run(at_once, 4, full=True)
+    assert_same(world, at_once, 4)
 
 
 @pytest.mark.slow

@@ -116,6 +116,7 @@ def test_a_vacuumed_feed_is_said_and_only_what_differs_is_written(delta: World) 
     same_as_full(delta)
 
 
+@pytest.mark.slow
 def test_a_table_made_anew_is_compared(delta: World) -> None:
     shutil.rmtree(delta.folder / "purchases")
     delta.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # the next day's process
@@ -128,6 +129,7 @@ def test_a_table_made_anew_is_compared(delta: World) -> None:
     assert run(delta) == {}
 
 
+@pytest.mark.slow
 def test_other_sources_are_compared_within_the_look_back(spark: SparkSession, tmp_path: Path) -> None:
     """on(0) is 27 February: 7 days before the newest event (2 March) is February, January is too long ago."""
     source = SourceSpec(name="purchases", path=str(tmp_path / "p"), format="parquet", event_at="at")
@@ -152,6 +154,7 @@ def test_other_sources_are_compared_within_the_look_back(spark: SparkSession, tm
     assert len(texts_of(world, 3)) == 2
 
 
+@pytest.mark.slow
 def test_tabular_rows_that_change_replace_their_user_s(spark: SparkSession, tmp_path: Path) -> None:
     world = world_of(spark, tmp_path, card(str(tmp_path / "card")), card_of_no_time(str(tmp_path / "fixed")))
     for name in ("card", "fixed"):
