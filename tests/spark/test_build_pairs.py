@@ -128,6 +128,7 @@ def endpoint(server: Endpoint, folder, **changes) -> GeneratorRef:
     return GeneratorRef(endpoint=EndpointSettings(**(given | changes)), cache=str(folder / "answers.sqlite"))
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_answers_rubbish_and_times_out_loses_only_those_pairs(
     world: World, built, tmp_path
 ) -> None:

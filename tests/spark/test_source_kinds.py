@@ -94,6 +94,7 @@ def test_an_update_and_a_deletion_write_the_touched_months_alone(delta: World) -
     assert run(delta) == {}
 
 
+@pytest.mark.slow
 def test_a_user_who_is_deleted_from_the_source_is_gone(delta: World) -> None:
     delta.spark.sql(f"DELETE FROM delta.`{delta.folder / 'purchases'}` WHERE household_id = 3")
     assert run(delta)["changed_users"] == 1

@@ -108,6 +108,7 @@ def both(spark: "SparkSession", tmp_path: Path) -> Both:
 SEEN = {'{"user_id": 1}': 3, '{"user_id": 2}': 2}
 
 
+@pytest.mark.slow
 def test_pushed_rows_of_every_type_are_the_batch_s_own_events(both: Both):
     both.push(ROWS[:3])
     both.push([ROWS[4], ROWS[3]])
@@ -124,6 +125,7 @@ def test_pushed_rows_of_every_type_are_the_batch_s_own_events(both: Both):
     assert both.refresh([]) == {}
 
 
+@pytest.mark.slow
 def test_events_that_the_batch_never_brings_are_given_up_and_said(
     both: Both, caplog: pytest.LogCaptureFixture
 ):
