@@ -187,6 +187,7 @@ def historical(store: FeatureStore, at: datetime) -> tuple[Any, int]:
     return found["cheese__embedding_id"][0], found["cheese__num_events"][0]
 
 
+@pytest.mark.slow
 def test_online_and_history_agree_once_the_batch_has_caught_up(store: FeatureStore):
     assert online(store)[1:] == [1, "stored"]
     store.push("purchases_push", MILK, to=PushMode.ONLINE_AND_OFFLINE)
