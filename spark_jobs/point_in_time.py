@@ -35,7 +35,7 @@ from spark_jobs.asking_rows import (
 from spark_jobs.build_prefixes import prefix_id_of
 from spark_jobs.embed_scenarios import embedding_id_of
 from spark_jobs.embedder import embedder_of
-from spark_jobs.encode_events import snapshot_folder
+from spark_jobs.encode_events import current_snapshot, snapshot_folder
 from spark_jobs.engines import AskedGroup, AskedQuery, asked_groups, chosen, engine_ref, workers_of
 from spark_jobs.resources import engine_profile
 from spark_jobs.retrieval_counts import RetrievalCounts, current_counts
@@ -118,7 +118,9 @@ def _extra_group(settings: Settings, declarations: Declarations, extra: ExtraQue
 def _answered(lake: Lake, settings: Settings, group: AskedGroup, rows: DataFrame, *, own: str) -> DataFrame:
     """The rows' answers to the group's queries, or to their own when ``own`` names those."""
     ready = with_behaviour(lake, settings, group.profile, rows, own=bool(own))
-    vectors = str(snapshot_folder(lake, group.engine.encoder_id))
+    # The snapshot's own folder: executors keep what they opened, and CURRENT comes to name another.
+    encoder = group.engine.encoder_id
+    vectors = str(current_snapshot(lake, encoder) or snapshot_folder(lake, encoder))
     make = _embedder(group, settings.users_per_batch, vectors, own, current_counts())
     columns = ", ".join(
         [
