@@ -15,21 +15,8 @@ from qanchor_plugin.prefix_store import (
     MemoryTier,
     entry_from_row,
     entry_to_row,
-    make_entry,
 )
-
-
-def entry(user=b"u1", prefix_id="p1", fill=1.0, num_tokens=3):
-    return make_entry(
-        user=user,
-        prefix_id=prefix_id,
-        visible_digest="v",
-        as_of=1_500_000_000_000_000,
-        num_events=2,
-        tokens=np.full((num_tokens, 4), fill, np.float32),
-        tokens_dtype="float32",
-        positions=np.arange(num_tokens, dtype=np.int32),
-    )
+from tests.unit.prefix_store.entries import entry
 
 
 def row_of(one, **changed):
