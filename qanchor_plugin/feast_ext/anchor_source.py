@@ -19,6 +19,7 @@ from feast.value_type import ValueType
 from qanchor_plugin.declare import Profile, Scenario
 from qanchor_plugin.declare.checks import reject_unknown_keys
 from qanchor_plugin.errors import DeclarationError
+from qanchor_plugin.feast_ext.custom_proto import custom_proto
 
 TIMESTAMP_FIELD = "event_timestamp"
 """When a stored embedding was made (``served_at`` of the lake); Feast wants one for every source."""
@@ -142,16 +143,7 @@ class AnchorSource(DataSource):
         from qanchor_plugin.feast_ext.engine_freeze import freeze_on_write
 
         freeze_on_write(self)
-        return DataSourceProto(
-            name=self.name,
-            type=DataSourceProto.CUSTOM_SOURCE,
-            data_source_class_type=_CLASS_TYPE,
-            custom_options=DataSourceProto.CustomSourceOptions(configuration=self.to_json().encode()),
-            description=self.description,
-            tags=self.tags,
-            owner=self.owner,
-            timestamp_field=self.timestamp_field,
-        )
+        return custom_proto(self, _CLASS_TYPE, self.to_json())
 
     @staticmethod
     def from_proto(data_source: DataSourceProto) -> "AnchorSource":

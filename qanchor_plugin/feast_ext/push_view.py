@@ -18,6 +18,7 @@ from feast.value_type import ValueType
 from qanchor_plugin.declare import EntityRef, Modality, Profile, SourceSpec
 from qanchor_plugin.declare.checks import reject_unknown_keys
 from qanchor_plugin.errors import DeclarationError
+from qanchor_plugin.feast_ext.custom_proto import custom_proto
 
 TIMESTAMP_FIELD = "event_timestamp"
 _CLASS_TYPE = "qanchor_plugin.feast_ext.push_view.PushedSource"
@@ -203,16 +204,7 @@ class PushedSource(DataSource):
         )
 
     def _to_proto_impl(self) -> DataSourceProto:
-        return DataSourceProto(
-            name=self.name,
-            type=DataSourceProto.CUSTOM_SOURCE,
-            data_source_class_type=_CLASS_TYPE,
-            custom_options=DataSourceProto.CustomSourceOptions(configuration=self.to_json().encode()),
-            description=self.description,
-            tags=self.tags,
-            owner=self.owner,
-            timestamp_field=self.timestamp_field,
-        )
+        return custom_proto(self, _CLASS_TYPE, self.to_json())
 
     @staticmethod
     def from_proto(data_source: DataSourceProto) -> "PushedSource":

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 OK = "ok"
 OUTCOMES = (OK, "cancelled", *CODES)
 STAGES = ("lake", "prefix", "embed")
+NAME = "qanchor_worker_"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
@@ -21,9 +22,17 @@ class Metrics:
     """The worker's counters, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = made = CollectorRegistry()
-        ProcessCollector(registry=made)
-        name = "qanchor_worker_"
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._count(self.registry)
+        self._time(self.registry)
+        self._gauge(self.registry)
+        self._engines: set[tuple[str, str]] = set()
+        self._touch()
+
+    def _count(self, made: CollectorRegistry) -> None:
+        """What came, what became of it, and where prefixes came from."""
+        name = NAME
         self.requests = Counter(
             f"{name}requests", "Requests answered or refused", ["kind", "priority", "code"], registry=made
         )
@@ -44,6 +53,14 @@ class Metrics:
             f"{name}tier_read_bytes", "Read from a tier of prefixes", ["tier"], registry=made
         )
         self.kv = Counter(f"{name}kv", "Keys and values used, by how they came about", ["how"], registry=made)
+        self.dropped = Counter(
+            f"{name}dropped", "Requests dropped from the queue, not computed", ["reason"], registry=made
+        )
+        self.reloads = Counter(f"{name}reloads", "Reloads of engine and settings", ["outcome"], registry=made)
+
+    def _time(self, made: CollectorRegistry) -> None:
+        """How long requests and batches take, and how large batches are."""
+        name = NAME
         self.queue_seconds = Histogram(
             f"{name}queue_seconds", "Waiting before compute", ["priority"], buckets=_SECONDS, registry=made
         )
@@ -64,20 +81,18 @@ class Metrics:
             f"{name}batch_requests", "Requests merged into one batch", buckets=_SIZES, registry=made
         )
         self.batch_rows = Histogram(f"{name}batch_rows", "Rows of one batch", buckets=_SIZES, registry=made)
-        self.dropped = Counter(
-            f"{name}dropped", "Requests dropped from the queue, not computed", ["reason"], registry=made
-        )
+
+    def _gauge(self, made: CollectorRegistry) -> None:
+        """What stands now."""
+        name = NAME
         self.queued_requests = Gauge(f"{name}queued_requests", "Waiting now", registry=made)
         self.queued_rows = Gauge(f"{name}queued_rows", "Rows waiting now", registry=made)
         self.in_flight = Gauge(f"{name}in_flight", "Requests accepted, not yet answered", registry=made)
         self.ready = Gauge(f"{name}ready", "1 when it takes requests", registry=made)
         self.memory_bytes = Gauge(f"{name}memory_tier_bytes", "Held by the memory tier", registry=made)
-        self.reloads = Counter(f"{name}reloads", "Reloads of engine and settings", ["outcome"], registry=made)
         self.engine = Gauge(
             f"{name}engine", "1 for each engine that answers now", ["engine", "digest"], registry=made
         )
-        self._engines: set[tuple[str, str]] = set()
-        self._touch()
 
     def _touch(self) -> None:
         """Every series exists from the start, so that a rate over it is never absent."""

@@ -59,13 +59,7 @@ def future_pair(
         raise InputDataError(f"time bins are {list(bins)}; give ascending days above 0, such as (7, 30, 60).")
     if cutoff + bins[-1] * MICROS_PER_DAY >= known_until:
         return None
-    counted = [Counter[Action]() for _ in bins]
-    for modality in profile.event_modalities:
-        events = _between(
-            history.events.get(modality.name), cutoff, cutoff + bins[-1] * MICROS_PER_DAY, known_until
-        )
-        for at, action in _actions(events, modality, text_of):
-            counted[int(np.searchsorted(bins, (at - cutoff) / MICROS_PER_DAY))][action] += 1
+    counted = _counted(history, profile, cutoff, text_of, known_until, bins)
     chosen = [chosen_actions(counts, max_actions) for counts in counted]
     return Pair(
         user=history.user,
@@ -84,6 +78,24 @@ def future_pair(
         },
         shard=shard,
     )
+
+
+def _counted(
+    history: UserHistory,
+    profile: Profile,
+    cutoff: int,
+    text_of: Mapping[bytes, str],
+    known_until: int,
+    bins: Sequence[int],
+) -> list[Counter[Action]]:
+    """How often each action falls into each bin after the cutoff."""
+    counted = [Counter[Action]() for _ in bins]
+    end = cutoff + bins[-1] * MICROS_PER_DAY
+    for modality in profile.event_modalities:
+        events = _between(history.events.get(modality.name), cutoff, end, known_until)
+        for at, action in _actions(events, modality, text_of):
+            counted[int(np.searchsorted(bins, (at - cutoff) / MICROS_PER_DAY))][action] += 1
+    return counted
 
 
 def chosen_actions(counts: Mapping[Action, int], most: int) -> list[tuple[Action, int]]:
