@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.spark.quick import QUICK
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -22,15 +24,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
             lake=str(base / "lake"),
             log_folder=str(base / "logs"),
             spark_master="local[2]",
-            spark_conf={
-                "spark.driver.memory": "1g",
-                "spark.sql.shuffle.partitions": "2",
-                "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-                "spark.sql.codegen.wholeStage": "false",
-                "spark.sql.warehouse.dir": str(base / "warehouse"),
-                "spark.driver.bindAddress": "127.0.0.1",
-                "spark.driver.host": "127.0.0.1",
-            },
+            spark_conf=QUICK | {"spark.sql.warehouse.dir": str(base / "warehouse")},
         )
     )
     yield session

@@ -1,5 +1,6 @@
 """Each peer's own environment below build/peers, made on demand with uv; their output goes to files."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ class Environment:
         script: the peer's file beside this one, or a module's name.
         requirements: what is installed; none means this very environment.
         overrides: versions that replace what the requirements ask for.
+        build: environment variables of the installation, for what is compiled here.
         arguments: given to the script after the workload.
         dtypes: what it computes in.
     """
@@ -27,6 +29,7 @@ class Environment:
     script: str
     requirements: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    build: tuple[tuple[str, str], ...] = ()
     arguments: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("bfloat16", "float32")
 
@@ -43,6 +46,8 @@ PEERS = {
     "llama.cpp": Environment(
         script="run_llama_cpp.py",
         requirements=("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", "torch==2.13.0"),
+        # Only the library is needed, for this very processor; the tools are most of the compilation.
+        build=(("CMAKE_ARGS", "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF"),),
     ),
 }
 
@@ -88,7 +93,8 @@ def _install(folder: Path, peer: Environment) -> None:
         ):
             try:
                 subprocess.run(
-                    [uv, *arguments], stdout=output, stderr=output, check=True, timeout=INSTALL_SECONDS
-                )
+                    [uv, *arguments], stdout=output, stderr=output, check=True, timeout=INSTALL_SECONDS,
+                    env={**os.environ, **dict(peer.build)},
+                )  # fmt: skip
             except (OSError, subprocess.SubprocessError) as error:
                 raise PeerError(f"cannot be installed ({error}); see {log}") from error

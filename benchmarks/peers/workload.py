@@ -17,6 +17,9 @@ import numpy as np
 QUERY_TOKENS = 20
 VOCABULARY = 150_000
 USER_EMB = 7
+MOST_ANSWERS = 100
+LONG_SECONDS = 20
+"""A repetition this long needs no warm-up before it and no other after it."""
 
 
 class Peer(Protocol):
@@ -43,11 +46,14 @@ def drawn(kind: str, count: int, length: int, seed: int) -> np.ndarray:
 
 
 def measure(peer: Peer, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """One record a figure: its case, and the seconds of each repetition (the first, a warm-up, left out).
+    """One record a figure: its case, and the seconds of each repetition.
+
+    The first repetition is a warm-up and left out, unless it took so long that it is the only one.
 
     Args:
         peer: loaded.
-        asked: ``prefix``, ``users``, ``queries`` (numbers of them), ``repeats`` and ``seed``.
+        asked: ``prefix``, ``users`` (fewer where they would ask for more than MOST_ANSWERS embeddings),
+            ``queries`` (numbers of them), ``repeats`` and ``seed``.
     """
     prefix, seeds = asked["prefix"], [asked["seed"] * 100 + one for one in range(asked["repeats"] + 1)]
     users = [drawn("user", asked["users"], prefix, seed) for seed in seeds]
@@ -56,21 +62,26 @@ def measure(peer: Peer, asked: dict[str, Any]) -> list[dict[str, Any]]:
     def time_each(
         case: str, num_queries: int, call: Callable[[int, np.ndarray], Any], num_users: int
     ) -> None:
-        queries = [drawn("query", num_queries, QUERY_TOKENS, seed) for seed in seeds]
-        seconds = [_seconds(call, number, asked) for number, asked in enumerate(queries)]
+        seconds: list[float] = []
+        for number, seed in enumerate(seeds):
+            seconds.append(_seconds(call, number, drawn("query", num_queries, QUERY_TOKENS, seed)))
+            if sum(seconds) > LONG_SECONDS:
+                break
         found.append(
             {
                 "case": case,
                 "queries": num_queries,
                 "users": num_users,
-                "seconds": seconds[1:],
+                "seconds": seconds[1:] or seconds,
                 "prefix": prefix,
             }
         )
 
     time_each("full", 1, lambda n, asked: peer.fresh(users[n][:1] + 1, asked), 1)
     for number in asked["queries"]:
-        time_each("batch", number, partial(_fresh, peer, users, 2 + number), asked["users"])
+        num_users = max(1, min(asked["users"], MOST_ANSWERS // number))
+        few = [one[:num_users] for one in users]
+        time_each("batch", number, partial(_fresh, peer, few, 2 + number), num_users)
     peer.keep(users[0][0])
     for number in asked["queries"]:
         time_each("more", number, lambda n, asked: peer.more(asked), 1)

@@ -14,17 +14,10 @@ from pathlib import Path
 import psutil
 
 from qanchor_plugin import schemas as S
+from tests.spark.quick import QUICK
 from tests.spark.world import World, on
 
 END = on(5)
-SPARK_CONF = {
-    "spark.driver.memory": "1g",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.host": "127.0.0.1",
-}
 READER = """
 import sys, time
 from pathlib import Path
@@ -104,7 +97,7 @@ def start(world: World, folder: Path, *, master: str = "local[2]", lake: str = "
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "lake": lake, "clock": on(30).isoformat(), "device": "cpu", "users_per_batch": 3,
-        "spark_master": master, "spark_conf": SPARK_CONF, "log_folder": "logs",
+        "spark_master": master, "spark_conf": QUICK, "log_folder": "logs",
     }  # fmt: skip
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "declarations.json").write_text(world.declarations.to_json())

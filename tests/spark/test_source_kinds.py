@@ -103,6 +103,7 @@ def test_a_user_who_is_deleted_from_the_source_is_gone(delta: World) -> None:
     same_as_full(delta)
 
 
+@pytest.mark.slow
 def test_a_vacuumed_feed_is_said_and_only_what_differs_is_written(delta: World) -> None:
     source = delta.folder / "purchases"
     delta.spark.sql(f"UPDATE delta.`{source}` SET product = 'butter' WHERE product = 'bread'")
