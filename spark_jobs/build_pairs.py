@@ -78,8 +78,9 @@ def build(
     lake, clock = Lake(spark, settings), RunClock(settings)
     generator = generator or GeneratorRef()
     with in_utc(spark):
-        lake.ensure()
+        lake.prepare()
         with only_run(lake.folder, clock.run):
+            lake.create_tables()
             try:
                 with named_failures(f"pairs, {lake.folder}"):
                     counts, num_shards = _build(

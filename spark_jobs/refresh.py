@@ -52,8 +52,9 @@ def refresh(
     names = chosen(declarations, scenarios)
     clock = RunClock(settings)
     with in_utc(spark):
-        lake.ensure()
+        lake.prepare()
         with only_run(lake.folder, clock.run):
+            lake.create_tables()
             run = Run(lake, settings, clock, end, progress or default_progress(), full)
             with run.recorded():
                 groups = asked_groups(settings, declarations, names)

@@ -82,13 +82,24 @@ class Lake:
         return max((int(one.stem) for one in commits if one.stem.isdecimal()), default=-1)
 
     def ensure(self) -> None:
-        """Every table stands, empty if it was not there, with every column that it ought to have.
+        """:meth:`prepare` and :meth:`create_tables`: for who is alone on the lake."""
+        self.prepare()
+        self.create_tables()
+
+    def prepare(self) -> None:
+        """The folder stands, and what is in it has this version's layout.
 
         Raises:
             LakeError: the folder cannot be written, or the lake is of a newer layout.
         """
         check_writable(self.folder)
         self._bring_up_to_date()
+
+    def create_tables(self) -> None:
+        """Every table stands, empty if it was not there, with every column that it ought to have.
+
+        A job calls it with the lake's lock held: two that create one table at once both fail.
+        """
         for name in S.TABLES:
             if self.exists(name):
                 self._complete(name)

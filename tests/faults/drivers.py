@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from qanchor_plugin import schemas as S
@@ -133,7 +134,7 @@ def reading(lake: Path) -> Iterator[Callable[[], dict]]:
             reader.communicate()
 
 
-def rows_of(world: World, lake: Path) -> dict[str, list[tuple]]:
+def rows_of(world: World, lake: Path) -> dict[str, list[dict]]:
     """Every row of every table but the ledger, in one order, run names and their derivatives aside."""
     from deltalake import DeltaTable
 
@@ -143,9 +144,22 @@ def rows_of(world: World, lake: Path) -> dict[str, list[tuple]]:
             continue
         named_by_run = (S.BATCH,) if name in ("user_prefixes", "scenario_embeddings") else ()
         columns = [one for one in schema.names if one not in named_by_run]
-        table = DeltaTable(str(lake / name)).to_pyarrow_table(columns=columns)
-        found[name] = sorted(map(repr, table.to_pylist()))
+        rows = DeltaTable(str(lake / name)).to_pyarrow_table(columns=columns).to_pylist()
+        found[name] = sorted(rows, key=lambda row: repr(_without_vector(row)))
     return found
+
+
+def assert_same_rows(ours: dict[str, list[dict]], theirs: dict[str, list[dict]]) -> None:
+    """All the same, embeddings within 1e-6: users who share a forward share its rounding."""
+    assert ours.keys() == theirs.keys()
+    for name, rows in theirs.items():
+        assert list(map(_without_vector, ours[name])) == list(map(_without_vector, rows)), name
+        vectors = [[row[S.EMBEDDING] for row in one if S.EMBEDDING in row] for one in (ours[name], rows)]
+        np.testing.assert_allclose(*vectors, atol=1e-6, err_msg=name)
+
+
+def _without_vector(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name != S.EMBEDDING}
 
 
 def _children(pid: int) -> list[psutil.Process]:

@@ -42,12 +42,12 @@ def _profile(folder: Path) -> Profile:
 
 
 def _purchases(folder: Path) -> None:
-    """Four lines each, three of them bread, milk or wine; the fourth is cat food for users 0 to 19."""
+    """Two to five lines of bread, milk or wine each; users 0 to 19 bought cat food besides."""
     random = np.random.default_rng(1)
     rows = []
     for user in range(NUM_USERS):
         bought = [
-            *random.choice(["bread", "milk", "wine"], 3),
+            *random.choice(["bread", "milk", "wine"], random.integers(2, 6)),
             *(["cat food"] if user < NUM_USERS // 2 else []),
         ]
         days = random.integers(1, 60, len(bought))
