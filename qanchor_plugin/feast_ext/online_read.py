@@ -25,6 +25,7 @@ from qanchor_plugin.feast_ext.waiting import in_waiting_thread
 logger = logging.getLogger(__name__)
 
 _SERVED = (Verdict.FRESH, Verdict.BEHIND)
+_STORED_ANSWERS = ANSWERS.labels(R.STORED)
 
 
 class AnchorReader:
@@ -72,6 +73,9 @@ class AnchorReader:
         self._recompute_behind(reads, verdicts, now)
         for read, judged in zip(reads, verdicts, strict=True):
             for row, (verdict, as_of) in enumerate(judged):
+                if verdict is Verdict.FRESH:
+                    read.rows[row] = R.stored_row(read, row, as_of)
+                    continue
                 key = (id(read), row)
                 if verdict is Verdict.STALE and self._settings.on_miss == "null":
                     read.rows[row] = None, R.with_status({}, _counted(R.STALE), as_of)
@@ -83,9 +87,10 @@ class AnchorReader:
         complete_to = self._complete_to(anchor)
         judged = [R.judge(row, anchor, now=now, complete_to=complete_to) for row in read.rows]
         judged = list(self._pushes.overruled(read, judged, now))
-        for verdict, count in Counter(verdict for verdict, _ in judged).items():
-            fresh = verdict is Verdict.FRESH
-            (ANSWERS.labels(R.STORED) if fresh else MISSES.labels(verdict.value)).inc(count)
+        missed = [verdict for verdict, _ in judged if verdict is not Verdict.FRESH]
+        _STORED_ANSWERS.inc(len(judged) - len(missed))
+        for verdict, count in Counter(missed).items():
+            MISSES.labels(verdict.value).inc(count)
         return judged
 
     def _recompute_behind(self, reads: Sequence[AnchorRead], verdicts: Sequence[Judged], now: int) -> None:
@@ -145,8 +150,6 @@ class AnchorReader:
 def _settled(
     read: AnchorRead, row: int, verdict: Verdict, as_of: int | None, answered: bool, answer: Answer | None
 ) -> R.OnlineRow:
-    if verdict is Verdict.FRESH:
-        return R.stored_row(read, row, as_of)
     stored_at, features = read.rows[row]
     if answer is not None:
         return R.instant_of(answer.cutoff), R.answer_features(answer, _counted(R.COMPUTED))
@@ -245,8 +248,10 @@ def reading_anchors(store: OnlineStore, reader: AnchorReader) -> OnlineStore:
 def _split(
     grouped_refs: list[Any], join_key_values: dict[str, Any], entity_name_to_join_key_map: dict[str, str]
 ) -> tuple[list[Any], list[AnchorRead]]:
-    ordinary = [ref for ref in grouped_refs if not is_anchor(ref[0])]
-    anchors = [ref for ref in grouped_refs if is_anchor(ref[0])]
+    ordinary: list[Any] = []
+    anchors: list[Any] = []
+    for ref in grouped_refs:
+        (anchors if is_anchor(ref[0]) else ordinary).append(ref)
     if anchors:
         _check_keys(join_key_values)
     reads = []
@@ -259,7 +264,7 @@ def _split(
             AnchorRead(
                 view=view,
                 anchor=Anchor.of(view),
-                requested=list(requested),
+                requested=tuple(requested),
                 keys=keys,
                 users=R.UserKeys(keys),
                 indexes=indexes,
@@ -281,7 +286,7 @@ def _check_keys(join_key_values: dict[str, Any]) -> None:
 def _populate(reads: Sequence[AnchorRead], response: Any, full_names: bool, with_versions: bool) -> None:
     for read in reads:
         utils._populate_response_from_feature_data(
-            read.requested,
+            list(read.requested),
             read.rows,
             read.indexes,
             response,

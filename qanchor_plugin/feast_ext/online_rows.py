@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from feast import FeatureView
@@ -27,6 +27,7 @@ JUDGED_BY = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.NUM_EVENTS)
 
 _STORED = Value(string_val=STORED)
 MICROS = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ENTITY_KEY_VERSION = 3
 
 OnlineRow = tuple[datetime | None, dict[str, Value] | None]
@@ -134,7 +135,7 @@ class AnchorRead:
 
     view: FeatureView
     anchor: Anchor
-    requested: list[str]
+    requested: tuple[str, ...]
     keys: list[EntityKey]
     users: Sequence[bytes]
     indexes: Sequence[list[int]]
@@ -145,8 +146,13 @@ class AnchorRead:
     @property
     def wanted(self) -> list[str]:
         """Features to read: those requested and those it is judged by; a fresh list each time."""
-        answered_here = {STATUS, DATA_AS_OF}
-        return list(dict.fromkeys([*JUDGED_BY, *(f for f in self.requested if f not in answered_here)]))
+        return list(_wanted(self.requested))
+
+
+@lru_cache(maxsize=256)
+def _wanted(requested: tuple[str, ...]) -> tuple[str, ...]:
+    answered_here = {STATUS, DATA_AS_OF}
+    return tuple(dict.fromkeys([*JUDGED_BY, *(one for one in requested if one not in answered_here)]))
 
 
 def judge(row: OnlineRow, anchor: Anchor, *, now: int, complete_to: int | None) -> tuple[Verdict, int | None]:
@@ -209,12 +215,13 @@ def entity_user(key: EntityKey) -> bytes:
 
 def micros_of(instant: datetime) -> int:
     """Microseconds since 1970 UTC."""
-    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    since = instant - _EPOCH
+    return (since.days * 86_400 + since.seconds) * MICROS + since.microseconds
 
 
 def instant_of(micros: int) -> datetime:
     """The UTC instant."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 def _instant(name: str, micros: int | None) -> dict[str, Any]:
