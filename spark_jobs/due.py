@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -36,7 +36,9 @@ _ARROW = pa.schema(
 _Batches = Iterator[pa.RecordBatch]
 
 
-def wanted_answers(lake: Lake, group: AskedGroup, *, end: int, full: bool) -> DataFrame:
+def wanted_answers(
+    lake: Lake, group: AskedGroup, *, end: int, full: bool, but: Sequence[str] = ()
+) -> DataFrame:
     """Of each user with an answer to be made: the prefix's cutoff and batch, scenario names and reasons.
 
     Only identities are read and compared: no token, no event, no engine.
@@ -44,8 +46,11 @@ def wanted_answers(lake: Lake, group: AskedGroup, *, end: int, full: bool) -> Da
     Args:
         end: microseconds since 1970 UTC.
         full: answer anew whatever an answer at ``end`` would have another identity for.
+        but: readable keys of users whose prefix could not be built: an answer as of ``end`` from their older
+            one would hide that, so their last sound answer stays with the cutoff that it has.
     """
-    known = behaviour(lake, group.profile).select(S.USER).distinct()
+    known = behaviour(lake, group.profile).where(~F.col(S.USER_KEY).isin(list(but)))
+    known = known.select(S.USER).distinct()
     prefixes = newest_prefixes(lake, group, end=end).join(known, on=S.USER, how="left_semi")
     served = prefixes.join(_newest_answers(lake, group, end=end), on=S.USER, how="left")
     columns = served.select(S.USER, S.CUTOFF, S.BATCH, S.PREFIX_ID, F.to_json(F.col(_SERVED)).alias(_SERVED))

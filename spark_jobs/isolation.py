@@ -16,6 +16,9 @@ MAX_NAMED = 20
 """Failed users that ``job_runs`` names; the others are counted."""
 
 FAILED_USERS, NUM_FAILED_USERS = "failed_users", "num_failed_users"
+LEFT_OUT = "left_out"
+"""Readable keys of all users who failed, for the run's later steps; not for ``job_runs``."""
+
 _LOG = logging.getLogger(__name__)
 _NOBODYS_FAULT = (EngineError, MissingVectorsError, BackendError, MemoryError, OSError, ImportError)
 """What would fail for any user: the run must stop and say so."""
@@ -53,7 +56,7 @@ def apart(rows: pa.Table, work: Callable[[pa.Table], list[_Made]], failed: Faile
 
 
 def told(failed: FailedUsers, *, num_users: int) -> dict[str, Any]:
-    """For ``job_runs``: how many users failed and who; nothing when none did.
+    """How many users failed and who, some of them with the fault; nothing when none did.
 
     Raises:
         QAnchorError: all of several users failed: it is not their rows.
@@ -65,7 +68,7 @@ def told(failed: FailedUsers, *, num_users: int) -> dict[str, Any]:
         user, fault = next(iter(faults.items()))
         raise QAnchorError(f"every one of {num_users} users failed, such as {user}: {fault}")
     named = dict(sorted(faults.items())[:MAX_NAMED])
-    return {NUM_FAILED_USERS: len(faults), FAILED_USERS: named}
+    return {NUM_FAILED_USERS: len(faults), FAILED_USERS: named, LEFT_OUT: sorted(faults)}
 
 
 def message_of(counts: Mapping[str, Mapping[str, Any]]) -> str:

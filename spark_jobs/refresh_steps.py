@@ -23,7 +23,7 @@ from spark_jobs.due import counted as answers_of
 from spark_jobs.due import wanted_answers
 from spark_jobs.engines import AskedGroup, EngineRef
 from spark_jobs.failures import named_failures
-from spark_jobs.isolation import FAILED_USERS, message_of
+from spark_jobs.isolation import FAILED_USERS, LEFT_OUT, message_of
 from spark_jobs.progress import Progress
 from spark_jobs.runs import (
     FAILED,
@@ -80,6 +80,7 @@ class Run:
         self._job, self._began = "sequences", clock.seconds
         self._known = consumed_versions(lake)
         self._standing: dict[str, Batch] = {}
+        self._left_out: dict[str, list[str]] = {}
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -176,7 +177,9 @@ class Run:
         self._job = "embeddings"
 
         def embed(group: AskedGroup) -> dict[str, Any]:
-            with held(wanted_answers(self.lake, group, end=self.end_us, full=self.full)) as wanted:
+            left_out = self._left_out.get(group.name, [])
+            due = wanted_answers(self.lake, group, end=self.end_us, full=self.full, but=left_out)
+            with held(due) as wanted:
                 reasons = answers_of(wanted)
                 made = embed_scenarios.embed(
                     self.lake,
@@ -206,12 +209,14 @@ class Run:
     ) -> None:
         """``work`` on every group whose inputs no succeeded run of this job has had; one row for all."""
         state = [self.lake.version(name) for name in tables]
-        inputs, counts = {}, {}
+        inputs: dict[str, str] = {}
+        counts: dict[str, dict[str, Any]] = {}
         for group in groups:
             inputs[group.name] = digest(self._job, state, self.end_us, parts(group))
             same = self._had(group.name, inputs[group.name])
             counts[group.name] = {"users": 0, "written": 0, "unchanged": 1} if same else work(group)
             if FAILED_USERS in counts[group.name]:
+                self._left_out[group.name] = counts[group.name].pop(LEFT_OUT)
                 del inputs[group.name]  # the next run looks again
             elif record is not None:
                 inputs |= record(group)

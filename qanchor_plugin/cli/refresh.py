@@ -17,7 +17,7 @@ from qanchor_plugin.errors import DeclarationError
 
 EXAMPLES = (
     "Examples:  qanchor refresh  ·  qanchor refresh --end 2018-01-01 --scenario coupon_redeemer  ·  "
-    "qanchor refresh --full  ·  qanchor refresh --explain"
+    "qanchor refresh --full  ·  qanchor refresh --explain  ·  qanchor refresh --pending"
 )
 
 
@@ -30,6 +30,12 @@ def refresh(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what would be done and why; write nothing.")
     ] = False,
+    pending: Annotated[
+        bool,
+        typer.Option(
+            "--pending", help="Instead the versions of feast apply --no-promote, beside the served."
+        ),
+    ] = False,
     repo: RepoOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,11 +45,11 @@ def refresh(
     """
     if explain:
         with noise_to_stderr():
-            told = explained(repo, end, full, scenario)
+            told = explained(repo, end, full, scenario, pending=pending)
         print_json(told) if as_json else out().print("\n".join(lines_of(told)), soft_wrap=True)
         return
     with noise_to_stderr():
-        found = run(repo, end, full, scenario)
+        found = run(repo, end, full, scenario, pending=pending)
     if as_json:
         print_json(found)
         return
@@ -52,13 +58,20 @@ def refresh(
         out().print(f"    {name:12} {json.dumps(counted)}", soft_wrap=True)
 
 
-def run(repo: Path | None, end: str | None, full: bool, scenarios: list[str] | None) -> dict[str, Any]:
+def run(
+    repo: Path | None,
+    end: str | None,
+    full: bool,
+    scenarios: list[str] | None,
+    *,
+    pending: bool = False,
+) -> dict[str, Any]:
     """The refresh has run; what it counted, as JSON-like values.
 
     Raises:
         QAnchorError: no repo, nothing registered, an unknown scenario, or the job's own.
     """
-    with _ready(repo, end, scenarios) as (spark, settings, declared, until):
+    with _ready(repo, end, scenarios, pending) as (spark, settings, declared, until):
         from spark_jobs import refresh as jobs
 
         told = jobs.refresh(spark, settings, declared, end=until, scenarios=scenarios or None, full=full)
@@ -66,13 +79,20 @@ def run(repo: Path | None, end: str | None, full: bool, scenarios: list[str] | N
     return {"run": told.run, "state": told.state, "end": iso(until), "counts": counts}
 
 
-def explained(repo: Path | None, end: str | None, full: bool, scenarios: list[str] | None) -> dict[str, Any]:
+def explained(
+    repo: Path | None,
+    end: str | None,
+    full: bool,
+    scenarios: list[str] | None,
+    *,
+    pending: bool = False,
+) -> dict[str, Any]:
     """What :func:`run` would do, as JSON-like values; nothing was written.
 
     Raises:
         As :func:`run`.
     """
-    with _ready(repo, end, scenarios) as (spark, settings, declared, until):
+    with _ready(repo, end, scenarios, pending) as (spark, settings, declared, until):
         from spark_jobs.explain import explain
 
         told = explain(spark, settings, declared, end=until, scenarios=scenarios or None, full=full)
@@ -115,14 +135,14 @@ def _reasons(counts: dict[str, Any]) -> str:
 
 @contextmanager
 def _ready(
-    repo: Path | None, end: str | None, scenarios: list[str] | None
+    repo: Path | None, end: str | None, scenarios: list[str] | None, pending: bool
 ) -> Iterator[tuple[Any, Settings, Declarations, datetime]]:
     """Session, settings, declarations and end, all known to be there."""
     from qanchor_plugin.extras import require
 
     require("pyspark", purpose="qanchor refresh")
     with opened(repo) as here:
-        declared = here.declarations()
+        declared = here.pending() if pending else here.declarations()
         for name in scenarios or []:
             if name not in declared.scenarios:
                 raise DeclarationError(unknown("scenario", name, list(declared.scenarios)))

@@ -51,6 +51,22 @@ class Repo:
 
         return FeatureStore(config=self.config).registry
 
+    def pending(self) -> Declarations:
+        """What ``feast apply --no-promote`` has registered and nobody is served yet.
+
+        Raises:
+            DeclarationError: there is no such version; says the next step.
+        """
+        from qanchor_plugin.feast_ext.declarations import pending_declarations
+
+        declared = pending_declarations(self.registry, self.config.project)
+        if not declared.scenarios:
+            raise DeclarationError(
+                f"every scenario of project {self.config.project!r} is served in its newest version: nothing "
+                f"waits. Change a scenario or its engine and run feast apply --no-promote in {self.path}."
+            )
+        return declared
+
     def declarations(self) -> Declarations:
         """What the registry declares.
 

@@ -45,6 +45,34 @@ def declarations_from_registry(
     return declarations_of(project, views)
 
 
+def pending_declarations(registry: BaseRegistry, project: str) -> Declarations:
+    """The scenarios' newest versions, of those that have one newer than the version that is served.
+
+    ``feast apply --no-promote`` makes such versions; where a registry keeps them to itself there are none.
+
+    Raises:
+        DeclarationError: two bodies for one profile name.
+    """
+    waiting = [
+        _newer_version(registry, project, view)
+        for view in registry.list_feature_views(project, allow_cache=False)
+    ]
+    return declarations_of(project, [view for view in waiting if view is not None])
+
+
+def _newer_version(registry: BaseRegistry, project: str, view: FeatureView) -> Any:
+    if not is_anchor(view):
+        return None
+    try:
+        versions = registry.list_feature_view_versions(view.name, project)
+    except NotImplementedError:  # Feast's remote registries
+        return None
+    newest = max((one["version_number"] for one in versions), default=0)
+    if newest <= (view.current_version_number or 0):
+        return None
+    return registry.get_feature_view_by_version(view.name, project, newest)
+
+
 def settings_from_config(config: RepoConfig) -> Settings:
     """The ``qanchor:`` section as settings; the same section gives the same object.
 

@@ -1,5 +1,7 @@
 """What a cutoff lets through: hand-made histories, and properties over random ones."""
 
+import math
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from qanchor_plugin.declare import EntityRef, Modality, Profile, SourceSpec
 from qanchor_plugin.identity import text_id
 from qanchor_plugin.sequence import Events, UserHistory, UserSlice, slice_at
-from qanchor_plugin.sequence.slice import MICROS_PER_DAY
+from qanchor_plugin.sequence.slice import MICROS_PER_DAY, _summary
 
 DAY = MICROS_PER_DAY
 
@@ -198,6 +200,21 @@ def test_the_slice_equals_a_plain_filter(base: list, cutoff: int) -> None:
     plain = [at for at, known, *_ in base if cutoff - 10 * DAY < at <= cutoff and known <= cutoff]
     assert taken.modalities[0].event_at.tolist() == sorted(plain)
     assert taken.num_events == len(plain)
+
+
+@given(event_rows.filter(bool))
+def test_groups_are_counted_at_once_as_each_alone(base: list) -> None:
+    rows = [(at, at, text, (group, None), (math.nan if x > 8 else x,)) for at, _, text, group, x in base]
+    purchases = events(rows, 2, 1)
+    taken = slice_at(history(purchases=purchases), replace_cap(_profile(), 100), 120 * DAY)
+    visible = purchases.event_at > 110 * DAY
+    for token in taken.groups:
+        of_group = (purchases.groups[:, 0] == token.text_id).all(axis=1)
+        alone = _summary(purchases, np.flatnonzero(visible & of_group), taken.as_of or 0)
+        assert replace(token.summary, amounts=None) == replace(alone, amounts=None)
+        np.testing.assert_allclose(token.summary.amounts, alone.amounts, rtol=1e-12)
+    named = {row[3][0] for row in rows if row[0] > 110 * DAY} - {None}
+    assert len(taken.groups) == min(len(named), _profile().max_groups)
 
 
 @given(event_rows.filter(bool), st.integers(min_value=0, max_value=11))
