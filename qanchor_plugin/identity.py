@@ -11,6 +11,9 @@ from typing import Any
 TEXT_ID_BYTES = 16
 """Bytes of a text id: a 128-bit digest needs no collision story at 1e9 texts."""
 
+_encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+"""Made once: json.dumps makes an encoder a call, and an id has five parts."""
+
 SCENARIO_DIGEST_CHARS = 16
 """Hex characters of a scenario identity at the head of every embedding id."""
 
@@ -37,9 +40,7 @@ def digest(*parts: Any) -> str:
             kind, body = b"b", bytes(part)
         else:
             kind = b"j"
-            body = json.dumps(
-                part, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-            ).encode("utf-8")
+            body = _encoded(part).encode("utf-8")
         hasher.update(kind + len(body).to_bytes(8, "little"))
         hasher.update(body)
     return hasher.hexdigest()
