@@ -106,6 +106,7 @@ def test_pairs_of_all_shards_stand_in_one_table_and_a_rerun_is_the_same(world: W
     assert json.loads(told[S.COUNTS])["num_outcome"] == report.counts.num_outcome
 
 
+@pytest.mark.slow
 def test_nothing_from_known_until_on_is_read(world: World, built, tmp_path) -> None:
     cut = make_world(world.spark, tmp_path)
     cut.add_cards([(1, on(0), "gold")])

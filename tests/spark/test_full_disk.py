@@ -50,6 +50,7 @@ def embeddings(world: World) -> dict[tuple[str, str], tuple[str, list[float]]]:
     return {(r[S.SCENARIO], r[S.USER_KEY]): (r[S.EMBEDDING_ID], r[S.EMBEDDING]) for r in rows}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_the_lake_stays_readable_and_room_mends_it(
     world: World, small_disk: Path, tmp_path: Path
 ) -> None:

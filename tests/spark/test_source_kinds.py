@@ -77,6 +77,7 @@ def delta(spark: SparkSession, tmp_path: Path) -> World:
     return world
 
 
+@pytest.mark.slow
 def test_an_update_and_a_deletion_write_the_touched_months_alone(delta: World) -> None:
     source = f"delta.`{delta.folder / 'purchases'}`"
     append(delta.folder / "purchases", [purchase(2, on(1), "wine"), purchase(3, on(1), "wine")])
