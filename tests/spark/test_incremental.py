@@ -62,7 +62,8 @@ def lived(spark: SparkSession, folder: Path, *, seed: int, days: int, num_users:
     for day in range(2, 2 + days):
         source.live_through(day)
         report = run(world, day + 1)
-        assert report.counts["sequences"]["purchases"]["read"] == ("whole" if day == 2 else "changed")
+        read = report.counts["sequences"]["purchases"]["read"]
+        assert read in (("whole",) if day == 2 else ("changed", "added"))  # some days only add
         if check:
             at_once = in_another_lake(world, folder / f"at_once_{day}")
             run(at_once, day + 1, full=True)
