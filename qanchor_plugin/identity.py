@@ -40,7 +40,7 @@ def digest(*parts: Any) -> str:
             kind, body = b"b", bytes(part)
         else:
             kind = b"j"
-            body = _encoded(part).encode("utf-8")
+            body = (str(part) if type(part) is int else _encoded(part)).encode("utf-8")
         hasher.update(kind + len(body).to_bytes(8, "little"))
         hasher.update(body)
     return hasher.hexdigest()

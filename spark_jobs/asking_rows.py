@@ -9,8 +9,8 @@ from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Profile, Settings
-from qanchor_plugin.sequence import UserHistory, UserSlice, slice_at
-from qanchor_plugin.sequence.slice import MICROS_PER_DAY, visible_digest_at
+from qanchor_plugin.sequence import Sight, UserHistory, UserSlice, sight_at, slice_of
+from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 from spark_jobs.tables import Lake
 from spark_jobs.users import behaviour, histories
 
@@ -37,7 +37,7 @@ class AskingUser:
     rows: list[Row] = field(default_factory=list)
 
 
-Sight = tuple[Row, UserSlice]
+RowSlice = tuple[Row, UserSlice]
 """A row with what it sees; rows that see the same events hold the same slice."""
 
 
@@ -79,33 +79,33 @@ def blind_rows(users: list[AskingUser]) -> list[Row]:
     return [row for user in users for row in user.rows if user.history is None or row.at is None]
 
 
-def sights(users: list[AskingUser], profile: Profile) -> Iterator[Sight]:
+def sights(users: list[AskingUser], profile: Profile) -> Iterator[RowSlice]:
     """Every other row with what it sees, rows that see the same events one after another."""
     for user in users:
         if user.history is None:
             continue
-        for rows in rows_by_sight(user, profile).values():
-            seen = slice_at(user.history, profile, rows[0].at or 0)
+        for sight, rows in rows_by_sight(user, profile):
+            seen = slice_of(sight)
             yield from ((row, seen) for row in rows)
 
 
-def rows_by_sight(user: AskingUser, profile: Profile) -> dict[str, list[Row]]:
-    """A known user's rows by the digest of the events that they see."""
+def rows_by_sight(user: AskingUser, profile: Profile) -> list[tuple[Sight, list[Row]]]:
+    """A known user's rows that have an instant, those that see the same events together."""
     assert user.history is not None
-    digests: dict[int, str] = {}
-    found: dict[str, list[Row]] = {}
+    known: dict[tuple[bytes, ...], Sight] = {}
+    found: dict[str, tuple[Sight, list[Row]]] = {}
     for row in user.rows:
         if row.at is None:
             continue
-        if row.at not in digests:
-            digests[row.at] = visible_digest_at(user.history, profile, row.at)
-        found.setdefault(digests[row.at], []).append(row)
-    return found
+        sight = sight_at(user.history, profile, row.at)
+        sight = known.setdefault(tuple(places.tobytes() for places in sight.places), sight)
+        found.setdefault(sight.digest, (sight, []))[1].append(row)
+    return list(found.values())
 
 
-def chunks(visible: Iterator[Sight], size: int) -> Iterator[list[Sight]]:
+def chunks(visible: Iterator[RowSlice], size: int) -> Iterator[list[RowSlice]]:
     """The rows again: no chunk needs more than ``size`` prefixes, or holds more than 4,096 rows."""
-    chunk: list[Sight] = []
+    chunk: list[RowSlice] = []
     prefixes: set[tuple[bytes, str]] = set()
     for row, one in visible:
         key = (one.user, one.visible_digest)

@@ -24,7 +24,7 @@ from spark_jobs.asking_rows import (
     MOST_ROWS_TOGETHER,
     ROW_ID,
     Row,
-    Sight,
+    RowSlice,
     asking_users,
     blind_rows,
     chunks,
@@ -162,7 +162,7 @@ def _null_answers(row: Row, group: AskedGroup, own: str) -> list[dict[str, Any]]
 
 
 def _embed(
-    chunk: list[Sight], group: AskedGroup, vectors: str, own: str, counts: RetrievalCounts | None
+    chunk: list[RowSlice], group: AskedGroup, vectors: str, own: str, counts: RetrievalCounts | None
 ) -> Iterator[dict[str, Any]]:
     from spark_jobs.executor import engine_of, snapshot_at
 
@@ -215,13 +215,13 @@ def _micros_since(began: float) -> int:
 
 
 def _by_queries(
-    chunk: list[Sight], group: AskedGroup, own: str
-) -> Iterator[tuple[list[AskedQuery], list[Sight]]]:
+    chunk: list[RowSlice], group: AskedGroup, own: str
+) -> Iterator[tuple[list[AskedQuery], list[RowSlice]]]:
     """The rows by the queries asked of them: the group's for all, or each row's own."""
     if not own:
         yield list(group.queries), chunk
         return
-    by_text: dict[str | None, list[Sight]] = {}
+    by_text: dict[str | None, list[RowSlice]] = {}
     for row, one in chunk:
         by_text.setdefault(row.query, []).append((row, one))
     for text, rows in by_text.items():

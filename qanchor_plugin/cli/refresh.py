@@ -1,8 +1,9 @@
 """``qanchor refresh``: the jobs behind feast materialize, up to the lake and no further."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,6 @@ import typer
 from qanchor_plugin.cli.instants import iso, parse_instant
 from qanchor_plugin.cli.output import noise_to_stderr, out, print_json
 from qanchor_plugin.cli.repo import JsonOption, RepoOption, opened, unknown
-from qanchor_plugin.declare import Declarations, Settings
 from qanchor_plugin.errors import DeclarationError
 
 EXAMPLES = (
@@ -43,13 +43,14 @@ def refresh(
 
     The online store is left alone: feast materialize writes it.
     """
+    asked = Asked(repo, end, full, scenario, pending)
     if explain:
         with noise_to_stderr():
-            told = explained(repo, end, full, scenario, pending=pending)
+            told = explained(asked)
         print_json(told) if as_json else out().print("\n".join(lines_of(told)), soft_wrap=True)
         return
     with noise_to_stderr():
-        found = run(repo, end, full, scenario, pending=pending)
+        found = run(asked)
     if as_json:
         print_json(found)
         return
@@ -58,45 +59,42 @@ def refresh(
         out().print(f"    {name:12} {json.dumps(counted)}", soft_wrap=True)
 
 
-def run(
-    repo: Path | None,
-    end: str | None,
-    full: bool,
-    scenarios: list[str] | None,
-    *,
-    pending: bool = False,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asked for: see its options."""
+
+    repo: Path | None
+    end: str | None
+    full: bool
+    scenarios: list[str] | None
+    pending: bool
+
+
+def run(asked: Asked) -> dict[str, Any]:
     """The refresh has run; what it counted, as JSON-like values.
 
     Raises:
         QAnchorError: no repo, nothing registered, an unknown scenario, or the job's own.
     """
-    with _ready(repo, end, scenarios, pending) as (spark, settings, declared, until):
-        from spark_jobs import refresh as jobs
+    with _ready(asked) as call:
+        from spark_jobs.refresh import refresh as job
 
-        told = jobs.refresh(spark, settings, declared, end=until, scenarios=scenarios or None, full=full)
+        told = call(job)
     counts = json.loads(json.dumps(told.counts, default=str))
-    return {"run": told.run, "state": told.state, "end": iso(until), "counts": counts}
+    return {"run": told.run, "state": told.state, "end": iso(told.end), "counts": counts}
 
 
-def explained(
-    repo: Path | None,
-    end: str | None,
-    full: bool,
-    scenarios: list[str] | None,
-    *,
-    pending: bool = False,
-) -> dict[str, Any]:
+def explained(asked: Asked) -> dict[str, Any]:
     """What :func:`run` would do, as JSON-like values; nothing was written.
 
     Raises:
         As :func:`run`.
     """
-    with _ready(repo, end, scenarios, pending) as (spark, settings, declared, until):
+    with _ready(asked) as call:
         from spark_jobs.explain import explain
 
-        told = explain(spark, settings, declared, end=until, scenarios=scenarios or None, full=full)
-    return told | {"end": iso(until)}
+        told = call(explain)
+    return told | {"end": iso(datetime.fromisoformat(told["end"]))}
 
 
 def lines_of(told: dict[str, Any]) -> Iterator[str]:
@@ -134,19 +132,19 @@ def _reasons(counts: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _ready(
-    repo: Path | None, end: str | None, scenarios: list[str] | None, pending: bool
-) -> Iterator[tuple[Any, Settings, Declarations, datetime]]:
-    """Session, settings, declarations and end, all known to be there."""
+def _ready(asked: Asked) -> Iterator[Callable[[Callable[..., Any]], Any]]:
+    """Calls a job with session, settings, declarations and end, all known to be there."""
     from qanchor_plugin.extras import require
 
     require("pyspark", purpose="qanchor refresh")
-    with opened(repo) as here:
-        declared = here.pending() if pending else here.declarations()
-        for name in scenarios or []:
+    with opened(asked.repo) as here:
+        declared = here.declarations(pending=asked.pending)
+        for name in asked.scenarios or []:
             if name not in declared.scenarios:
                 raise DeclarationError(unknown("scenario", name, list(declared.scenarios)))
         from spark_jobs.session import get_session
 
-        until = here.settings.now() if end is None else parse_instant("--end", end)
-        yield get_session(here.settings, app_name="qanchor-refresh"), here.settings, declared, until
+        until = here.settings.now() if asked.end is None else parse_instant("--end", asked.end)
+        session = get_session(here.settings, app_name="qanchor-refresh")
+        given = {"end": until, "scenarios": asked.scenarios or None, "full": asked.full}
+        yield lambda job: job(session, here.settings, declared, **given)

@@ -51,37 +51,29 @@ class Repo:
 
         return FeatureStore(config=self.config).registry
 
-    def pending(self) -> Declarations:
-        """What ``feast apply --no-promote`` has registered and nobody is served yet.
+    def declarations(self, *, pending: bool = False) -> Declarations:
+        """What the registry declares; with ``pending`` what ``feast apply --no-promote`` has registered and
+        nobody is served yet.
 
         Raises:
-            DeclarationError: there is no such version; says the next step.
+            DeclarationError: there is nothing of the kind; says the next step.
         """
-        from qanchor_plugin.feast_ext.declarations import pending_declarations
+        from qanchor_plugin.feast_ext.declarations import declarations_from_registry, pending_declarations
 
-        declared = pending_declarations(self.registry, self.config.project)
-        if not declared.scenarios:
+        read = pending_declarations if pending else declarations_from_registry
+        declared = read(self.registry, self.config.project)
+        if declared.scenarios:
+            return declared
+        project = repr(self.config.project)
+        if pending:
             raise DeclarationError(
-                f"every scenario of project {self.config.project!r} is served in its newest version: nothing "
-                f"waits. Change a scenario or its engine and run feast apply --no-promote in {self.path}."
+                f"every scenario of project {project} is served in its newest version: nothing waits. "
+                f"Change a scenario or its engine and run feast apply --no-promote in {self.path}."
             )
-        return declared
-
-    def declarations(self) -> Declarations:
-        """What the registry declares.
-
-        Raises:
-            DeclarationError: nothing is registered yet; says the next step.
-        """
-        from qanchor_plugin.feast_ext.declarations import declarations_from_registry
-
-        declared = declarations_from_registry(self.registry, self.config.project)
-        if not declared.scenarios:
-            raise DeclarationError(
-                f"the registry of project {self.config.project!r} holds no scenario yet. "
-                f"Run feast apply in {self.path}, then feast materialize."
-            )
-        return declared
+        raise DeclarationError(
+            f"the registry of project {project} holds no scenario yet. "
+            f"Run feast apply in {self.path}, then feast materialize."
+        )
 
 
 def find_repo(given: Path | None) -> Path:

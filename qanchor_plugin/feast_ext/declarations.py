@@ -11,6 +11,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 
 from qanchor_plugin.declare import Declarations, Settings
+from qanchor_plugin.errors import DeclarationError
 from qanchor_plugin.feast_ext.anchor_source import AnchorSource
 
 
@@ -48,10 +49,10 @@ def declarations_from_registry(
 def pending_declarations(registry: BaseRegistry, project: str) -> Declarations:
     """The scenarios' newest versions, of those that have one newer than the version that is served.
 
-    ``feast apply --no-promote`` makes such versions; where a registry keeps them to itself there are none.
+    ``feast apply --no-promote`` makes such versions.
 
     Raises:
-        DeclarationError: two bodies for one profile name.
+        DeclarationError: two bodies for one profile name, or a registry that does not tell versions.
     """
     waiting = [
         _newer_version(registry, project, view)
@@ -65,8 +66,11 @@ def _newer_version(registry: BaseRegistry, project: str, view: FeatureView) -> A
         return None
     try:
         versions = registry.list_feature_view_versions(view.name, project)
-    except NotImplementedError:  # Feast's remote registries
-        return None
+    except NotImplementedError as error:
+        raise DeclarationError(
+            f"this registry ({type(registry).__name__}) does not tell versions of {view.name!r}. Run this "
+            "where feature_store.yaml names the registry itself: a file or a database, not a remote server."
+        ) from error
     newest = max((one["version_number"] for one in versions), default=0)
     if newest <= (view.current_version_number or 0):
         return None

@@ -6,12 +6,16 @@ Shape letters: N events, A amounts.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from qanchor_plugin.declare import Modality, Profile
 from qanchor_plugin.identity import TEXT_ID_BYTES, digest
 from qanchor_plugin.sequence.history import Events, Float64, Int64, UInt8, UserHistory
+
+Places = npt.NDArray[np.intp]
 
 MICROS_PER_DAY = 86_400_000_000
 GROUP_HALF_LIFE_DAYS = 60.0
@@ -102,9 +106,53 @@ class UserSlice:
     visible_digest: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What of a user's history is visible at a cutoff; counted and digested only when asked.
+
+    Attributes:
+        history, profile, cutoff: as :func:`sight_at` was given them.
+        places: of each of the profile's modalities, the visible events' positions in the history. Equal
+            places of one history are the same events; the same events may stand at other places too.
+    """
+
+    history: UserHistory
+    profile: Profile
+    cutoff: int
+    places: tuple[Places, ...]
+
+    @cached_property
+    def events(self) -> dict[str, Events]:
+        """The visible events by modality name."""
+        return {
+            modality.name: _events_of(self.history, modality).take(places)
+            for modality, places in zip(self.profile.modalities, self.places, strict=True)
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of what is visible: equal ones are equal prefixes."""
+        return _visible_digest(self.profile, self.events)
+
+
+def sight_at(history: UserHistory, profile: Profile, cutoff: int) -> Sight:
+    """What is visible at ``cutoff`` (microseconds since 1970 UTC)."""
+    window = profile.window
+    opened = None if window is None else cutoff - round(window.total_seconds() * 1_000_000)
+    places = tuple(
+        _visible(_events_of(history, modality), modality, cutoff, opened) for modality in profile.modalities
+    )
+    return Sight(history=history, profile=profile, cutoff=cutoff, places=places)
+
+
 def slice_at(history: UserHistory, profile: Profile, cutoff: int) -> UserSlice:
     """The user as visible at ``cutoff`` (microseconds since 1970 UTC)."""
-    visible = _all_visible(history, profile, cutoff)
+    return slice_of(sight_at(history, profile, cutoff))
+
+
+def slice_of(sight: Sight) -> UserSlice:
+    """The user as seen."""
+    profile, visible = sight.profile, sight.events
     events = [visible[modality.name] for modality in profile.event_modalities]
     newest = [int(one.event_at[-1]) for one in events if len(one)]
     as_of = max(newest) if newest else None
@@ -118,9 +166,9 @@ def slice_at(history: UserHistory, profile: Profile, cutoff: int) -> UserSlice:
     )
     budget = _event_budget(profile, visible, min(len(groups), profile.max_groups))
     return UserSlice(
-        user=history.user,
-        user_key=history.user_key,
-        cutoff=cutoff,
+        user=sight.history.user,
+        user_key=sight.history.user_key,
+        cutoff=sight.cutoff,
         modalities=tuple(
             _modality_slice(modality, visible[modality.name], as_of, budget[modality.name])
             for modality in profile.modalities
@@ -129,35 +177,23 @@ def slice_at(history: UserHistory, profile: Profile, cutoff: int) -> UserSlice:
         num_groups_visible=len(groups),
         num_events=sum(len(one) for one in events),
         as_of=as_of,
-        visible_digest=_visible_digest(profile, visible),
+        visible_digest=sight.digest,
     )
 
 
-def visible_digest_at(history: UserHistory, profile: Profile, cutoff: int) -> str:
-    """``slice_at(history, profile, cutoff).visible_digest``, without the work of counting groups."""
-    return _visible_digest(profile, _all_visible(history, profile, cutoff))
+def _events_of(history: UserHistory, modality: Modality) -> Events:
+    return history.events.get(modality.name) or Events.empty(len(modality.group_by), len(modality.amounts))
 
 
-def _all_visible(history: UserHistory, profile: Profile, cutoff: int) -> dict[str, Events]:
-    window = profile.window
-    opened = None if window is None else cutoff - round(window.total_seconds() * 1_000_000)
-    return {
-        modality.name: _visible(history.events.get(modality.name), modality, cutoff, opened)
-        for modality in profile.modalities
-    }
-
-
-def _visible(events: Events | None, modality: Modality, cutoff: int, opened: int | None) -> Events:
-    if events is None:
-        return Events.empty(len(modality.group_by), len(modality.amounts))
+def _visible(events: Events, modality: Modality, cutoff: int, opened: int | None) -> Places:
     if modality.static:
-        return events.take(np.arange(len(events))[-1:])
+        return np.arange(len(events))[-1:]
     seen = (events.event_at <= cutoff) & (events.known_at <= cutoff)
     if modality.kind == "tabular":
-        return events.take(np.flatnonzero(seen)[-1:])
+        return np.flatnonzero(seen)[-1:]
     if opened is not None:
         seen &= events.event_at > opened
-    return events.take(seen)
+    return np.flatnonzero(seen)
 
 
 def _event_budget(profile: Profile, visible: dict[str, Events], num_groups: int) -> dict[str, int]:

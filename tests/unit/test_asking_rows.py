@@ -72,7 +72,7 @@ def test_the_plan_counts_prefills_and_not_rows() -> None:
     counted = next(_counter(PROFILE, 64)(iter(batch().to_batches()))).to_pylist()
     assert counted == [{"users": 5, "rows": 9, "blind": 3, "prefills": 4}]
     one = next(user for user in asking_users(batch(), PROFILE) if len(user.rows) == 5)
-    assert [[row.row_id for row in rows] for rows in rows_by_sight(one, PROFILE).values()] == [[0, 1, 3], [2]]
+    assert [[row.row_id for row in rows] for _, rows in rows_by_sight(one, PROFILE)] == [[0, 1, 3], [2]]
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, [3, 1, 1, 1]), (2, [4, 2]), (9, [6])])

@@ -9,6 +9,7 @@ import pytest
 from feast import FeatureStore, FeatureView
 from feast.diff.property_diff import TransitionType
 from feast.infra.registry.base_registry import BaseRegistry
+from feast.infra.registry.remote import RemoteRegistry
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 from feast.repo_contents import RepoContents
 
@@ -16,7 +17,11 @@ from qanchor_plugin.declare import Modality, Profile, SourceSpec
 from qanchor_plugin.errors import DeclarationError
 from qanchor_plugin.feast_ext import AnchorSource, anchor_view
 from qanchor_plugin.feast_ext.anchor_source import FIELD_TYPES
-from qanchor_plugin.feast_ext.declarations import declarations_from_registry, settings_from_config
+from qanchor_plugin.feast_ext.declarations import (
+    declarations_from_registry,
+    pending_declarations,
+    settings_from_config,
+)
 from qanchor_plugin.feast_ext.engine_facts import engine_facts
 from tests.plugin.conftest import QUERY, StoreMaker, cheese_view, journey, purchases_source, shopper
 
@@ -129,6 +134,19 @@ def test_a_changed_query_is_a_new_version_and_the_same_one_is_not(
     assert (
         declarations_from_registry(again.registry, "shop").scenarios["cheese"].query == "Will they buy wine?"
     )
+
+
+@pytest.mark.spark
+def test_a_registry_that_tells_no_versions_is_not_taken_for_one_where_none_waits(
+    make_store: StoreMaker, purchases_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store()
+    store.apply([shopper(), cheese_view(purchases_folder)])
+    monkeypatch.setattr(
+        type(store.registry), "list_feature_view_versions", RemoteRegistry.list_feature_view_versions
+    )
+    with pytest.raises(DeclarationError, match="a file or a database, not a remote server"):
+        pending_declarations(store.registry, "shop")
 
 
 @pytest.mark.spark

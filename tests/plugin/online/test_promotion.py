@@ -90,4 +90,4 @@ def test_nothing_waits_where_all_is_served(folder: Path) -> None:
     store.apply([HOUSEHOLD, view_of(folder, "demo")])
     here = Repo(path=folder, config=store.config, settings=settings_from_config(store.config))
     with pytest.raises(DeclarationError, match="feast apply --no-promote"):
-        here.pending()
+        here.declarations(pending=True)

@@ -43,6 +43,14 @@ def test_no_repetition_sees_a_user_or_query_again_and_the_first_is_not_counted()
     assert len(set(peer.asked[3:])) == 9
 
 
+def test_a_repetition_that_takes_long_is_the_only_one_and_counts(monkeypatch):
+    monkeypatch.setattr("benchmarks.peers.workload.LONG_SECONDS", 0)
+    peer = Recorder()
+    records = measure(peer, {"prefix": 8, "users": 2, "queries": [1], "repeats": 2, "seed": 5})
+    assert [len(one["seconds"]) for one in records] == [1, 1, 1]
+    assert len(peer.asked) == 1
+
+
 def test_a_query_has_its_tokens_and_the_one_that_is_read():
     queries = drawn("query", 3, QUERY_TOKENS, 1)
     assert queries.shape == (3, QUERY_TOKENS + 1)
