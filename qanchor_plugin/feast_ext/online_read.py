@@ -89,8 +89,9 @@ class AnchorReader:
         judged = list(self._pushes.overruled(read, judged, now))
         missed = [verdict for verdict, _ in judged if verdict is not Verdict.FRESH]
         _STORED_ANSWERS.inc(len(judged) - len(missed))
-        for verdict, count in Counter(missed).items():
-            MISSES.labels(verdict.value).inc(count)
+        if missed:
+            for verdict, count in Counter(missed).items():
+                MISSES.labels(verdict.value).inc(count)
         return judged
 
     def _recompute_behind(self, reads: Sequence[AnchorRead], verdicts: Sequence[Judged], now: int) -> None:

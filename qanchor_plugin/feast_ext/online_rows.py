@@ -22,7 +22,7 @@ from qanchor_plugin.prefix_store.pushed import PushedMark
 
 STATUS, DATA_AS_OF = "status", "data_as_of"
 STORED, COMPUTED, STALE, UNKNOWN, MISSING = "stored", "computed", "stale", "unknown", "missing"
-JUDGED_BY = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.NUM_EVENTS)
+JUDGED_BY = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF)
 """Read along with whatever was requested."""
 
 _STORED = Value(string_val=STORED)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 REPO = Path(__file__).resolve().parents[2]
 START = datetime(2017, 1, 1, tzinfo=UTC)
 END = datetime(2018, 1, 1, tzinfo=UTC)
-NUM_REDEEMERS, NUM_OTHERS = 30, 30
+NUM_REDEEMERS, NUM_OTHERS = 10, 10
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ Vectors = dict[str, npt.NDArray[np.float32]]
 
 @pytest.fixture(scope="module")
 def asked(example: Example) -> list[int]:
-    return example.households[::5]
+    return example.households[::2]
 
 
 @pytest.fixture(scope="module")
