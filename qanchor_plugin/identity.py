@@ -6,6 +6,8 @@ Whatever changes the bytes of a thing is in its key. All digests are BLAKE2b.
 import hashlib
 import json
 import zlib
+from collections.abc import Callable
+from json.encoder import encode_basestring
 from typing import Any
 
 TEXT_ID_BYTES = 16
@@ -13,6 +15,11 @@ TEXT_ID_BYTES = 16
 
 _encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 """Made once: json.dumps makes an encoder a call, and an id has five parts."""
+
+_JSON: dict[type, Callable[[Any], str]] = {str: encode_basestring, int: str}
+"""What the encoder does with most parts, without its way there."""
+
+_BYTES = (bytes, bytearray, memoryview)
 
 SCENARIO_DIGEST_CHARS = 16
 """Hex characters of a scenario identity at the head of every embedding id."""
@@ -36,11 +43,10 @@ def digest(*parts: Any) -> str:
     """
     hasher = hashlib.blake2b(digest_size=16)
     for part in parts:
-        if isinstance(part, bytes | bytearray | memoryview):
+        if isinstance(part, _BYTES):
             kind, body = b"b", bytes(part)
         else:
-            kind = b"j"
-            body = (str(part) if type(part) is int else _encoded(part)).encode("utf-8")
+            kind, body = b"j", _JSON.get(type(part), _encoded)(part).encode("utf-8")
         hasher.update(kind + len(body).to_bytes(8, "little"))
         hasher.update(body)
     return hasher.hexdigest()

@@ -19,6 +19,9 @@ ROW_ID, AT, ANCHOR_QUERY = "row_id", "at", "anchor_query"
 MOST_ROWS_TOGETHER = 4096
 """Answers that an executor holds at a time."""
 
+TASKS_A_SLOT = 8
+"""Of unequal length, so that no slot waits long for another's last."""
+
 
 @dataclass
 class Row:
@@ -56,7 +59,7 @@ def with_behaviour(
     users = asked.select(S.USER).where(F.col(S.USER).isNotNull()).distinct()
     known = behaviour(lake, profile).join(users, on=S.USER, how="left_semi")
     both = known.unionByName(asked, allowMissingColumns=True)
-    parts = max(2 * lake.spark.sparkContext.defaultParallelism, settings.user_buckets)
+    parts = max(TASKS_A_SLOT * lake.spark.sparkContext.defaultParallelism, settings.user_buckets)
     spread = F.coalesce(F.col(S.USER), F.unhex(F.hex(ROW_ID)))  # null users are spread too
     return both.repartition(parts, spread).sortWithinPartitions(S.USER)
 

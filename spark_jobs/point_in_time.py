@@ -4,16 +4,14 @@ Exact: the cutoff is the row's instant. Rows of one user that see the same event
 read once; all queries of a prefix share one forward.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from time import perf_counter
-from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Declarations, Settings
 from qanchor_plugin.errors import DeclarationError
 from qanchor_plugin.identity import scenario_identity
@@ -23,7 +21,6 @@ from spark_jobs.asking_rows import (
     AT,
     MOST_ROWS_TOGETHER,
     ROW_ID,
-    Row,
     RowSlice,
     asking_users,
     blind_rows,
@@ -41,18 +38,7 @@ from spark_jobs.resources import engine_profile
 from spark_jobs.retrieval_counts import RetrievalCounts, current_counts
 from spark_jobs.tables import Lake
 from spark_jobs.users import user_batches
-
-EMBEDDED = pa.schema(
-    [
-        (ROW_ID, pa.int64()),
-        (S.SCENARIO, pa.string()),
-        (S.EMBEDDING, pa.list_(pa.float32())),
-        (S.EMBEDDING_ID, pa.string()),
-        (S.CUTOFF, S.INSTANT),
-        (S.AS_OF, S.INSTANT),
-        (S.NUM_EVENTS, pa.int32()),
-    ]
-)
+from spark_jobs.wide_answers import answers, no_answers, spark_schema
 
 _Batches = Iterator[pa.RecordBatch]
 
@@ -64,7 +50,7 @@ class ExtraQueries:
     Attributes:
         profile: name of the declared profile they are asked of.
         engine: preset or folder; None is the settings' default.
-        name: what stands in the answer's ``scenario`` column.
+        name: what the answers' column is made of, as of a scenario's name.
     """
 
     profile: str
@@ -80,10 +66,11 @@ def embed_at(
     scenarios: Sequence[str],
     extra_queries: ExtraQueries | None = None,
 ) -> DataFrame:
-    """One row a (row, scenario): ``row_id, scenario, embedding, embedding_id, cutoff, as_of, num_events``.
+    """One row a row: ``row_id``, and for each scenario a struct ``embedding, embedding_id, cutoff, as_of,
+    num_events`` in the column :func:`~spark_jobs.wide_answers.answer_column` of its name.
 
     Lazy: the work is done by executors when the answer is read, in ``settings.users_per_batch`` prefixes at
-    a time. A null or unknown user, a null instant or a null query gives a row of nulls.
+    a time. A null or unknown user, a null instant or a null query gives a null struct.
 
     Args:
         rows: ``row_id`` bigint, ``user`` binary, ``at`` timestamp; ``anchor_query`` string for
@@ -96,13 +83,13 @@ def embed_at(
     """
     lake = Lake(spark, settings)
     groups = asked_groups(settings, declarations, chosen(declarations, scenarios))
-    answers = [_answered(lake, settings, group, rows, own="") for group in groups]
+    found = [_answered(lake, settings, group, rows, own="") for group in groups]
     if extra_queries is not None:
         group = _extra_group(settings, declarations, extra_queries)
-        answers.append(_answered(lake, settings, group, rows, own=extra_queries.name))
-    if not answers:
+        found.append(_answered(lake, settings, group, rows, own=extra_queries.name))
+    if not found:
         raise DeclarationError("embed_at was asked for no scenario and no query; name one.")
-    return reduce(DataFrame.unionByName, answers)
+    return reduce(lambda left, right: left.join(right, on=ROW_ID), found)
 
 
 def _extra_group(settings: Settings, declarations: Declarations, extra: ExtraQueries) -> AskedGroup:
@@ -122,12 +109,7 @@ def _answered(lake: Lake, settings: Settings, group: AskedGroup, rows: DataFrame
     encoder = group.engine.encoder_id
     vectors = str(current_snapshot(lake, encoder) or snapshot_folder(lake, encoder))
     make = _embedder(group, settings.users_per_batch, vectors, own, current_counts())
-    columns = ", ".join(
-        [
-            "row_id bigint, scenario string, embedding array<float>, embedding_id string",
-            "cutoff timestamp, as_of timestamp, num_events int",
-        ]
-    )
+    columns = spark_schema(_scenarios(group, own))
     return ready.mapInArrow(make, columns, profile=engine_profile(lake.spark, settings))
 
 
@@ -141,29 +123,24 @@ def _embedder(
             blind = blind_rows(users)
             for start in range(0, len(blind), MOST_ROWS_TOGETHER):
                 part = blind[start : start + MOST_ROWS_TOGETHER]
-                yield from _batches_of(answer for row in part for answer in _null_answers(row, group, own))
+                yield no_answers(part, _scenarios(group, own))
             if counts is not None:
                 counts.rows.add(len(blind))
             for chunk in chunks(sights(users, group.profile), per_batch):
-                yield from _batches_of(_embed(chunk, group, vectors, own, counts))
+                yield from _embed(chunk, group, vectors, own, counts)
         if counts is not None:
             counts.task_micros.add(_micros_since(began))
 
     return make
 
 
-def _batches_of(answers: Iterable[dict[str, Any]]) -> list[pa.RecordBatch]:
-    return pa.Table.from_pylist(list(answers), schema=EMBEDDED).to_batches()
-
-
-def _null_answers(row: Row, group: AskedGroup, own: str) -> list[dict[str, Any]]:
-    names = [own] if own else [query.scenario for query in group.queries]
-    return [{ROW_ID: row.row_id, S.SCENARIO: name, S.CUTOFF: row.at} for name in names]
+def _scenarios(group: AskedGroup, own: str) -> list[str]:
+    return [own] if own else [query.scenario for query in group.queries]
 
 
 def _embed(
     chunk: list[RowSlice], group: AskedGroup, vectors: str, own: str, counts: RetrievalCounts | None
-) -> Iterator[dict[str, Any]]:
+) -> _Batches:
     from spark_jobs.executor import engine_of, snapshot_at
 
     ref = group.engine
@@ -175,39 +152,35 @@ def _embed(
     prefix_of = dict(zip(distinct, built, strict=True))
     for queries, rows in _by_queries(chunk, group, own):
         if not queries:
-            yield from (answer for row, _ in rows for answer in _null_answers(row, group, own))
+            yield no_answers([row for row, _ in rows], _scenarios(group, own))
             continue
-        seen = {same_answer(row, one): ((one.user, one.visible_digest), row.at) for row, one in rows}
+        seen = {same_answer(row, one): (row.at or 0, one) for row, one in rows}
         began = perf_counter()
         made = embedder_of(group).embed(
-            [prefix_of[key] for key, _ in seen.values()],
+            [prefix_of[one.user, one.visible_digest] for _, one in seen.values()],
             queries,
-            [at or 0 for _, at in seen.values()],
+            [at for at, _ in seen.values()],
         )
         spent += _micros_since(began)
         place = {sight: number for number, sight in enumerate(seen)}
-        for row, one in rows:
-            yield from _row_answers(row, one, queries, made[place[same_answer(row, one)]], group)
+        places = [place[same_answer(row, one)] for row, one in rows]
+        ids = _embedding_ids(list(seen.values()), queries, group)
+        yield answers(rows, _scenarios(group, own), ids, made, places)
     if counts is not None:
         counts.rows.add(len(chunk))
         counts.prefills.add(len(distinct))
         counts.engine_micros.add(spent)
 
 
-def _row_answers(
-    row: Row, one: UserSlice, queries: list[AskedQuery], vectors: Any, group: AskedGroup
-) -> Iterator[dict[str, Any]]:
-    prefix_id = prefix_id_of(group, one.visible_digest)
-    for query, vector in zip(queries, vectors, strict=True):
-        yield {
-            ROW_ID: row.row_id,
-            S.SCENARIO: query.scenario,
-            S.EMBEDDING: vector,
-            S.EMBEDDING_ID: embedding_id_of(query, prefix_id, group.engine, row.at or 0),
-            S.CUTOFF: row.at,
-            S.AS_OF: one.as_of,
-            S.NUM_EVENTS: one.num_events,
-        }
+def _embedding_ids(
+    seen: list[tuple[int, UserSlice]], queries: list[AskedQuery], group: AskedGroup
+) -> list[list[str]]:
+    """For each query the id of its answer to each (cutoff, slice)."""
+    prefixes = [(at, prefix_id_of(group, one.visible_digest)) for at, one in seen]
+    return [
+        [embedding_id_of(query, prefix_id, group.engine, at) for at, prefix_id in prefixes]
+        for query in queries
+    ]
 
 
 def _micros_since(began: float) -> int:
@@ -238,4 +211,4 @@ def _own_query(text: str, group: AskedGroup, own: str) -> AskedQuery:
     return AskedQuery(scenario=own, scenario_id=identity, query=text, soft_prompt=None)
 
 
-__all__ = ["ANCHOR_QUERY", "AT", "EMBEDDED", "ROW_ID", "ExtraQueries", "embed_at"]
+__all__ = ["ANCHOR_QUERY", "AT", "ROW_ID", "ExtraQueries", "embed_at"]

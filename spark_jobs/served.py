@@ -25,7 +25,8 @@ def as_served(
     rows: DataFrame,
     scenarios: Sequence[str],
 ) -> DataFrame:
-    """One row a (row, scenario), columns as :func:`spark_jobs.point_in_time.embed_at` and ``outside_ttl``.
+    """One row a (row, scenario): ``row_id, scenario, embedding, embedding_id, cutoff, as_of, num_events`` and
+    ``outside_ttl``.
 
     The answer is the newest stored row of the scenario's identity with ``served_at <= at``, while it was
     fresh: ``at`` less the instant that the scenario was then complete to (``job_runs``) is within the ttl

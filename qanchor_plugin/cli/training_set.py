@@ -34,7 +34,7 @@ def training_set(
         str | None, typer.Option("--mode", help="exact or as_served, for every anchor view.")
     ] = None,
     rows_per_chunk: Annotated[
-        int | None, typer.Option("--rows-per-chunk", min=1, help="By default what takes two minutes.")
+        int | None, typer.Option("--rows-per-chunk", min=1, help="By default what takes five minutes.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say rows, distinct prefills and time.")

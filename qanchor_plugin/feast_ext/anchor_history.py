@@ -149,13 +149,15 @@ def with_adhoc(
 ) -> EntityRows:
     """The rows with the embedding of each row's own query, as of its instant; null for unknown users."""
     from spark_jobs.point_in_time import ExtraQueries, embed_at
+    from spark_jobs.wide_answers import answer_column
 
     users = tuple((one, one.join_key) for one in profile.entities)
     asked = _users(entity, users, quoted(query_column).cast("string").alias("anchor_query"))
     declared = Declarations.of("adhoc", [profile], [])
     own = ExtraQueries(profile=profile.name)
     answers = embed_at(entity.rows.sparkSession, settings, declared, asked, [], own).select(
-        F.col(_ANSWER_ROW).alias(_ANSWER), F.col(S.EMBEDDING).alias(output)
+        F.col(_ANSWER_ROW).alias(_ANSWER),
+        F.col(f"{answer_column(own.name)}.{S.EMBEDDING}").alias(output),
     )
     rows = entity.rows.join(answers, entity.rows[ROW] == answers[_ANSWER], how="left").drop(_ANSWER)
     return replace(entity, rows=rows)
@@ -171,20 +173,14 @@ def _groups(requests: Sequence[AnchorRequest], default_mode: str) -> list[_Group
 
 
 def _joined(settings: Settings, entity: EntityRows, rows: DataFrame, group: _Group) -> DataFrame:
+    from spark_jobs.wide_answers import answer_column
+
     declared, scenarios = group.declared()
     asked = _users(entity, group.users)
-    answers = _answers(settings, declared, asked, scenarios, group.mode)
-    told = [name for name in (*_STORED, OUTSIDE_TTL) if name in answers.columns]
-    values = F.struct(*[F.col(name) for name in told])
-    wide = answers.groupBy(F.col(_ANSWER_ROW).alias(_ANSWER)).agg(
-        *[
-            F.first(F.when(F.col(S.SCENARIO) == name, values), ignorenulls=True).alias(f"__qanchor_{name}")
-            for name in scenarios
-        ]
-    )
+    wide = _answers(settings, declared, asked, scenarios, group.mode).withColumnRenamed(_ANSWER_ROW, _ANSWER)
     beside = rows.join(wide, rows[ROW] == wide[_ANSWER], how="left")
     features = [
-        _feature(f"__qanchor_{request.source.scenario.name}", feature, group.mode, entity.at).alias(output)
+        _feature(answer_column(request.source.scenario.name), feature, group.mode, entity.at).alias(output)
         for request in group.requests
         for feature, output in request.features.items()
     ]
@@ -194,13 +190,21 @@ def _joined(settings: Settings, entity: EntityRows, rows: DataFrame, group: _Gro
 def _answers(
     settings: Settings, declared: Declarations, asked: DataFrame, scenarios: list[str], mode: str
 ) -> DataFrame:
-    if mode == AS_SERVED:
-        from spark_jobs.served import as_served
-
-        return as_served(asked.sparkSession, settings, declared, asked, scenarios)
+    """One row a row, as :func:`spark_jobs.point_in_time.embed_at` gives it."""
     from spark_jobs.point_in_time import embed_at
+    from spark_jobs.served import as_served
+    from spark_jobs.wide_answers import answer_column
 
-    return embed_at(asked.sparkSession, settings, declared, asked, scenarios)
+    if mode != AS_SERVED:
+        return embed_at(asked.sparkSession, settings, declared, asked, scenarios)
+    long = as_served(asked.sparkSession, settings, declared, asked, scenarios)
+    values = F.struct(*_STORED, OUTSIDE_TTL)
+    return long.groupBy(_ANSWER_ROW).agg(
+        *[
+            F.first(F.when(F.col(S.SCENARIO) == name, values), ignorenulls=True).alias(answer_column(name))
+            for name in scenarios
+        ]
+    )
 
 
 def _users(entity: EntityRows, users: Sequence[tuple[EntityRef, str]], *more: Column) -> DataFrame:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spark_jobs.plan_point_in_time import PlannedRead
 
 SAMPLE_ROWS = 32
-CHUNK_SECONDS = 120.0
+CHUNK_SECONDS = 300.0
 _MOST_CHUNKS = 10_000
 
 
@@ -35,7 +35,7 @@ class Estimate:
         seconds_per_prefill: of the engine, on one core's task; None for a pure lookup.
         sample_seconds: what the sample took, all of Spark's own work included.
         seconds: the whole, when it is cut into ``chunks``.
-        chunks: of some two minutes each.
+        chunks: of some five minutes each.
     """
 
     rows: int
@@ -56,7 +56,7 @@ def planned_chunks(
     rows_per_chunk: int | None,
     mode: str | None,
 ) -> int:
-    """How many chunks: so that each has some ``rows_per_chunk`` rows, or takes some two minutes."""
+    """How many chunks: so that each has some ``rows_per_chunk`` rows, or takes some five minutes."""
     if rows_per_chunk is not None:
         return max(1, -(-num_rows // rows_per_chunk))
     if num_rows <= 10 * SAMPLE_ROWS:

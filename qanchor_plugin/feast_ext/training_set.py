@@ -50,7 +50,7 @@ class Request:
         output: folder of parquet to be made.
         checkpoint: folder that remembers what was done.
         mode: ``exact`` or ``as_served`` for every anchor view; None leaves it to them.
-        rows_per_chunk: None for chunks of some two minutes.
+        rows_per_chunk: None for chunks of some five minutes.
     """
 
     entities: str

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
@@ -19,6 +19,7 @@ from spark_jobs.runs import consumed
 from spark_jobs.served import as_served
 from spark_jobs.tables import Lake
 from spark_jobs.users import behaviour, histories
+from spark_jobs.wide_answers import answer_column
 from tests.spark.world import World, make_world, on, purchases_of_day
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
@@ -168,23 +169,31 @@ def asked(world: World, rows: list[tuple]) -> DataFrame:
     return world.spark.createDataFrame(given, "row_id long, user binary, at timestamp, anchor_query string")
 
 
+def answered(made: DataFrame, scenarios: list[str]) -> dict[tuple[int, str], Row]:
+    """Answers by (row, scenario), each with its cutoff in microseconds as ``cut``."""
+    return {
+        (row["row_id"], name): row
+        for name in scenarios
+        for row in made.select(
+            "row_id", f"{answer_column(name)}.*", F.unix_micros(f"{answer_column(name)}.cutoff").alias("cut")
+        ).collect()
+    }
+
+
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
 def test_point_in_time_equals_what_was_materialised(at_once: World, zone: str) -> None:
-    rows = asked(at_once, [(n, n, on(5), None) for n in range(1, 6)])
+    rows, names = asked(at_once, [(n, n, on(5), None) for n in range(1, 6)]), ["milk_buyer", "churn"]
     at_once.spark.conf.set("spark.sql.session.timeZone", zone)
     try:
         with named_failures("test"):
-            made = (
-                embed_at(at_once.spark, at_once.settings, at_once.declarations, rows, ["milk_buyer", "churn"])
-                .select("*", F.unix_micros("cutoff").alias("cut"))
-                .collect()
-            )
+            wide = embed_at(at_once.spark, at_once.settings, at_once.declarations, rows, names)
+            made = answered(wide, names)
     finally:
         at_once.spark.conf.set("spark.sql.session.timeZone", "UTC")
     stored = newest(at_once)
     assert len(made) == 10
-    for row in made:
-        identity, vector = stored[row["scenario"], key(row["row_id"])]
+    for (row_id, scenario), row in made.items():
+        identity, vector = stored[scenario, key(row_id)]
         assert row["embedding_id"] == identity
         assert row["cut"] == round(on(5).timestamp() * 1_000_000)
         np.testing.assert_allclose(np.array(row["embedding"]), vector, atol=1e-5)
@@ -206,7 +215,7 @@ def test_rows_see_only_their_past_and_bring_their_own_query(at_once: World) -> N
     )
     extra = ExtraQueries(profile="shopper")
     made = embed_at(at_once.spark, at_once.settings, at_once.declarations, rows, ["milk_buyer"], extra)
-    found = {(row["row_id"], row["scenario"]): row for row in made.collect()}
+    found = answered(made, ["milk_buyer", "anchor_query"])
     assert len(found) == 16
     assert {n: found[n, "milk_buyer"]["num_events"] for n in range(1, 9)} == {
         1: 0, 2: 1, 3: None, 4: None, 5: None, 6: 1, 7: 1, 8: 5,
