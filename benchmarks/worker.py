@@ -56,10 +56,10 @@ def main() -> None:
     """The figures stand in results/performance.json (``--quick`` prints them and keeps nothing)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the demo engine, few users, nothing is kept")
-    parser.add_argument("--users", type=int, default=0, help="users of a batch (32, quick 64)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that both are measured in turn")
+    parser.add_argument("--users", type=int, default=0, help="users of a batch (8, quick 64)")
+    parser.add_argument("--rounds", type=int, default=2, help="times that both are measured in turn")
     given = parser.parse_args()
-    users = given.users or (64 if given.quick else 32)
+    users = given.users or (64 if given.quick else 8)
     with tempfile.TemporaryDirectory() as scratch:
         engine = "demo" if given.quick else str(write_engine(Path(scratch) / "engine"))
         rows = measure(Path(scratch) / "lake", engine, num_users=users, rounds=given.rounds)
@@ -141,7 +141,7 @@ def _latency(asks: list[Ask], users: list[bytes], address: str, seconds: float) 
 
     for number in range(len(users)):
         one(number)
-    single = float(np.median([_timed(partial(one, number)) for number in range(40)]))
+    single = float(np.median([_timed(partial(one, number)) for number in range(20)]))
     capacity = _saturated(address, one, min(seconds, 10.0))
     latencies = _open_loop(address, one, rate=capacity / 2, seconds=seconds)
     p99, allowed = float(np.percentile(latencies, 99)), MOST_TIMES_SINGLE * single
