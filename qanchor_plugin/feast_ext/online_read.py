@@ -89,9 +89,8 @@ class AnchorReader:
         judged = list(self._pushes.overruled(read, judged, now))
         missed = [verdict for verdict, _ in judged if verdict is not Verdict.FRESH]
         _STORED_ANSWERS.inc(len(judged) - len(missed))
-        if missed:
-            for verdict, count in Counter(missed).items():
-                MISSES.labels(verdict.value).inc(count)
+        for verdict, count in Counter(missed).items() if missed else ():
+            MISSES.labels(verdict.value).inc(count)
         return judged
 
     def _recompute_behind(self, reads: Sequence[AnchorRead], verdicts: Sequence[Judged], now: int) -> None:
