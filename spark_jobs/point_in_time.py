@@ -11,6 +11,7 @@ from time import perf_counter
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from qanchor_plugin.declare import Declarations, Settings
 from qanchor_plugin.errors import DeclarationError
@@ -38,7 +39,7 @@ from spark_jobs.resources import engine_profile
 from spark_jobs.retrieval_counts import RetrievalCounts, current_counts
 from spark_jobs.tables import Lake
 from spark_jobs.users import user_batches
-from spark_jobs.wide_answers import answers, no_answers, spark_schema
+from spark_jobs.wide_answers import answers, no_answers, schema_of
 
 _Batches = Iterator[pa.RecordBatch]
 
@@ -109,8 +110,8 @@ def _answered(lake: Lake, settings: Settings, group: AskedGroup, rows: DataFrame
     encoder = group.engine.encoder_id
     vectors = str(current_snapshot(lake, encoder) or snapshot_folder(lake, encoder))
     make = _embedder(group, settings.users_per_batch, vectors, own, current_counts())
-    columns = spark_schema(_scenarios(group, own))
-    return ready.mapInArrow(make, columns, profile=engine_profile(lake.spark, settings))
+    schema = from_arrow_schema(schema_of(_scenarios(group, own)))
+    return ready.mapInArrow(make, schema, profile=engine_profile(lake.spark, settings))
 
 
 def _embedder(

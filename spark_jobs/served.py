@@ -11,8 +11,8 @@ from spark_jobs.engines import chosen
 from spark_jobs.point_in_time import AT, ROW_ID
 from spark_jobs.runs import SCENARIO_JOB, SUCCEEDED
 from spark_jobs.tables import Lake
+from spark_jobs.wide_answers import ANSWER_NAMES
 
-_ANSWER = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.AS_OF, S.NUM_EVENTS)
 _COMPLETE, _SINCE = "complete_us", "since_us"
 OUTSIDE_TTL = "outside_ttl"
 """Column: a row was served by then, and the scenario was not complete within the ttl any more."""
@@ -43,13 +43,13 @@ def as_served(
     names = spark.createDataFrame(wanted, "scenario string, scenario_id string, ttl long")
     each = asked.crossJoin(F.broadcast(names))
     stored = lake.read("scenario_embeddings").select(
-        S.SCENARIO, S.SCENARIO_ID, S.USER, S.SERVED_AT, S.BATCH, *_ANSWER
+        S.SCENARIO, S.SCENARIO_ID, S.USER, S.SERVED_AT, S.BATCH, *ANSWER_NAMES
     )
     served = each.join(stored, on=[S.SCENARIO, S.SCENARIO_ID, S.USER], how="inner").where(
         F.col(S.SERVED_AT) <= F.col(AT)
     )
     order = F.struct(S.CUTOFF, S.SERVED_AT, S.BATCH)
-    answer = F.max_by(F.struct(*_ANSWER), order).alias("answer")
+    answer = F.max_by(F.struct(*ANSWER_NAMES), order).alias("answer")
     newest = served.groupBy(ROW_ID, S.SCENARIO).agg(answer)
     complete = _complete(lake, each)
     fresh = (
@@ -57,7 +57,7 @@ def as_served(
         .join(complete, on=[ROW_ID, S.SCENARIO], how="left")
         .withColumn("fresh", _is_fresh())
     )
-    columns = [F.when(F.col("fresh"), F.col(f"answer.{name}")).alias(name) for name in _ANSWER]
+    columns = [F.when(F.col("fresh"), F.col(f"answer.{name}")).alias(name) for name in ANSWER_NAMES]
     expired = (F.col("answer").isNotNull() & ~F.col("fresh")).alias(OUTSIDE_TTL)
     return fresh.select(ROW_ID, S.SCENARIO, *columns, expired)
 

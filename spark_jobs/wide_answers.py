@@ -22,10 +22,7 @@ ANSWER = pa.struct(
         (S.NUM_EVENTS, pa.int32()),
     ]
 )
-_SPARK_ANSWER = (
-    "struct<embedding: array<float>, embedding_id: string, "
-    "cutoff: timestamp, as_of: timestamp, num_events: int>"
-)
+ANSWER_NAMES = tuple(field.name for field in ANSWER)
 
 
 def answer_column(scenario: str) -> str:
@@ -33,10 +30,9 @@ def answer_column(scenario: str) -> str:
     return f"__qanchor_{scenario}"
 
 
-def spark_schema(scenarios: Sequence[str]) -> str:
-    """The schema of :func:`answers` and :func:`no_answers`, as Spark is told it."""
-    columns = [f"`{answer_column(one)}` {_SPARK_ANSWER}" for one in scenarios]
-    return ", ".join([f"{ROW_ID} bigint", *columns])
+def schema_of(scenarios: Sequence[str]) -> pa.Schema:
+    """The schema of :func:`answers` and :func:`no_answers`."""
+    return pa.schema([(ROW_ID, pa.int64()), *((answer_column(one), ANSWER) for one in scenarios)])
 
 
 def answers(
@@ -76,9 +72,7 @@ def no_answers(rows: Sequence[Row], scenarios: Sequence[str]) -> pa.RecordBatch:
 
 def _batch(rows: Sequence[Row], scenarios: Sequence[str], columns: list[pa.Array]) -> pa.RecordBatch:
     numbers = pa.array([row.row_id for row in rows], pa.int64())
-    return pa.RecordBatch.from_arrays(
-        [numbers, *columns], names=[ROW_ID, *(answer_column(one) for one in scenarios)]
-    )
+    return pa.RecordBatch.from_arrays([numbers, *columns], schema=schema_of(scenarios))
 
 
 def _lists(vectors: npt.NDArray[np.float32]) -> pa.ListArray:

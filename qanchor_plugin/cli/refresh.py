@@ -43,7 +43,7 @@ def refresh(
 
     The online store is left alone: feast materialize writes it.
     """
-    asked = Asked(repo, end, full, scenario, pending)
+    asked = Asked(repo=repo, end=end, full=full, scenarios=scenario, pending=pending)
     if explain:
         with noise_to_stderr():
             told = explained(asked)
@@ -59,7 +59,7 @@ def refresh(
         out().print(f"    {name:12} {json.dumps(counted)}", soft_wrap=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What the command line asked for: see its options."""
 

@@ -24,7 +24,6 @@ AS_SERVED, EXACT = "as_served", "exact"
 OUTSIDE_TTL = "outside_ttl"
 _FORCED: ContextVar[str | None] = ContextVar("forced_mode", default=None)
 _ANSWER, _ANSWER_ROW = "__qanchor_answer", "row_id"
-_STORED = (S.EMBEDDING, S.EMBEDDING_ID, S.CUTOFF, S.AS_OF, S.NUM_EVENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,12 +192,12 @@ def _answers(
     """One row a row, as :func:`spark_jobs.point_in_time.embed_at` gives it."""
     from spark_jobs.point_in_time import embed_at
     from spark_jobs.served import as_served
-    from spark_jobs.wide_answers import answer_column
+    from spark_jobs.wide_answers import ANSWER_NAMES, answer_column
 
     if mode != AS_SERVED:
         return embed_at(asked.sparkSession, settings, declared, asked, scenarios)
     long = as_served(asked.sparkSession, settings, declared, asked, scenarios)
-    values = F.struct(*_STORED, OUTSIDE_TTL)
+    values = F.struct(*ANSWER_NAMES, OUTSIDE_TTL)
     return long.groupBy(_ANSWER_ROW).agg(
         *[
             F.first(F.when(F.col(S.SCENARIO) == name, values), ignorenulls=True).alias(answer_column(name))

@@ -48,7 +48,7 @@ class Events:
             amounts=np.zeros((0, num_amounts), np.float64),
         )
 
-    def take(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> "Events":
+    def take(self, index: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> "Events":
         """The events at ``index`` (positions or mask), in its order."""
         return Events(
             event_at=self.event_at[index],

@@ -15,7 +15,7 @@ from qanchor_plugin.declare import Modality, Profile
 from qanchor_plugin.identity import TEXT_ID_BYTES, digest
 from qanchor_plugin.sequence.history import Events, Float64, Int64, UInt8, UserHistory
 
-Places = npt.NDArray[np.intp]
+Places = npt.NDArray[np.int32]
 
 MICROS_PER_DAY = 86_400_000_000
 GROUP_HALF_LIFE_DAYS = 60.0
@@ -108,7 +108,8 @@ class UserSlice:
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """What of a user's history is visible at a cutoff; counted and digested only when asked.
+    """What of a user's history is visible at a cutoff; four bytes an event are held, however many sights a
+    training set needs of one user.
 
     Attributes:
         history, profile, cutoff: as :func:`sight_at` was given them.
@@ -121,9 +122,8 @@ class Sight:
     cutoff: int
     places: tuple[Places, ...]
 
-    @cached_property
     def events(self) -> dict[str, Events]:
-        """The visible events by modality name."""
+        """The visible events by modality name, a copy each time."""
         return {
             modality.name: _events_of(self.history, modality).take(places)
             for modality, places in zip(self.profile.modalities, self.places, strict=True)
@@ -132,7 +132,7 @@ class Sight:
     @cached_property
     def digest(self) -> str:
         """Identity of what is visible: equal ones are equal prefixes."""
-        return _visible_digest(self.profile, self.events)
+        return _visible_digest(self.profile, self.events())
 
 
 def sight_at(history: UserHistory, profile: Profile, cutoff: int) -> Sight:
@@ -152,7 +152,7 @@ def slice_at(history: UserHistory, profile: Profile, cutoff: int) -> UserSlice:
 
 def slice_of(sight: Sight) -> UserSlice:
     """The user as seen."""
-    profile, visible = sight.profile, sight.events
+    profile, visible = sight.profile, sight.events()
     events = [visible[modality.name] for modality in profile.event_modalities]
     newest = [int(one.event_at[-1]) for one in events if len(one)]
     as_of = max(newest) if newest else None
@@ -187,13 +187,13 @@ def _events_of(history: UserHistory, modality: Modality) -> Events:
 
 def _visible(events: Events, modality: Modality, cutoff: int, opened: int | None) -> Places:
     if modality.static:
-        return np.arange(len(events))[-1:]
+        return np.arange(len(events), dtype=np.int32)[-1:]
     seen = (events.event_at <= cutoff) & (events.known_at <= cutoff)
     if modality.kind == "tabular":
-        return np.flatnonzero(seen)[-1:]
+        return np.flatnonzero(seen)[-1:].astype(np.int32)
     if opened is not None:
         seen &= events.event_at > opened
-    return np.flatnonzero(seen)
+    return np.flatnonzero(seen).astype(np.int32)
 
 
 def _event_budget(profile: Profile, visible: dict[str, Events], num_groups: int) -> dict[str, int]:

@@ -75,6 +75,14 @@ def test_the_plan_counts_prefills_and_not_rows() -> None:
     assert [[row.row_id for row in rows] for _, rows in rows_by_sight(one, PROFILE)] == [[0, 1, 3], [2]]
 
 
+def test_a_sight_holds_places_and_no_copy_of_the_events() -> None:
+    one = next(user for user in asking_users(batch(), PROFILE) if len(user.rows) == 5)
+    for sight, _ in rows_by_sight(one, PROFILE):
+        held = {name: value for name, value in vars(sight).items() if value is not one.history}
+        assert set(held) == {"profile", "cutoff", "places", "digest"}
+        assert {places.dtype.itemsize for places in sight.places} == {4}
+
+
 @pytest.mark.parametrize(("size", "expected"), [(1, [3, 1, 1, 1]), (2, [4, 2]), (9, [6])])
 def test_no_chunk_needs_more_prefixes_than_allowed(size: int, expected: list[int]) -> None:
     found = chunks(sights(asking_users(batch(), PROFILE), PROFILE), size)
