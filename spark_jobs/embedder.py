@@ -16,7 +16,7 @@ from spark_jobs.engines import AskedGroup, AskedQuery
 
 if TYPE_CHECKING:
     from qanchor_plugin.backend.flight import FlightBackend
-    from qanchor_plugin.engine import Prefix
+    from qanchor_plugin.engine import Prefix, PreparedQuery
     from qanchor_plugin.engine.kv import KeptKV
 
 Float32 = npt.NDArray[np.float32]
@@ -26,6 +26,9 @@ _DTYPES = {"<f4": "float32", "<f2": "float16", "<u2": "bfloat16"}
 
 class Embedder(Protocol):
     """Answers the queries of a group."""
+
+    def prepare(self, queries: Sequence[AskedQuery]) -> object:
+        """What these queries need is loaded, so that :meth:`embed` does nothing but answer."""
 
     def embed(
         self,
@@ -55,6 +58,13 @@ class OnExecutor:
     def __init__(self, group: AskedGroup) -> None:
         self._ref = group.engine
 
+    def prepare(self, queries: Sequence[AskedQuery]) -> "list[PreparedQuery]":
+        """As the protocol says; the queries, made ready."""
+        from spark_jobs.executor import query_of
+
+        ref = self._ref
+        return [query_of(ref.name, ref.device, ref.digest, one.query, one.soft_prompt) for one in queries]
+
     def embed(
         self,
         prefixes: "Sequence[Prefix]",
@@ -63,11 +73,10 @@ class OnExecutor:
         kept: "Sequence[KeptKV | None] | None" = None,
     ) -> Float32:
         """As the protocol says."""
-        from spark_jobs.executor import engine_of, query_of
+        from spark_jobs.executor import engine_of
 
-        ref = self._ref
-        ready = [query_of(ref.name, ref.device, ref.digest, one.query, one.soft_prompt) for one in queries]
-        return engine_of(ref.name, ref.device, ref.digest).embed(prefixes, ready, cutoffs, kept=kept)
+        engine = engine_of(self._ref.name, self._ref.device, self._ref.digest)
+        return engine.embed(prefixes, self.prepare(queries), cutoffs, kept=kept)
 
 
 class OnWorkers:
@@ -76,6 +85,9 @@ class OnWorkers:
     def __init__(self, group: AskedGroup) -> None:
         assert group.workers is not None
         self._group, self._pool = group, pool_of(group.workers)
+
+    def prepare(self, queries: Sequence[AskedQuery]) -> None:
+        """Nothing to do: workers prepare queries themselves."""
 
     def embed(
         self,

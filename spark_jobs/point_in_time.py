@@ -90,7 +90,7 @@ def embed_at(
         found.append(_answered(lake, settings, group, rows, own=extra_queries.name))
     if not found:
         raise DeclarationError("embed_at was asked for no scenario and no query; name one.")
-    return reduce(lambda left, right: left.join(right, on=ROW_ID), found)
+    return reduce(lambda left, right: left.join(right.hint("merge"), on=ROW_ID), found)
 
 
 def _extra_group(settings: Settings, declarations: Declarations, extra: ExtraQueries) -> AskedGroup:
@@ -144,7 +144,7 @@ def _embed(
 ) -> _Batches:
     from spark_jobs.executor import engine_of, snapshot_at
 
-    ref = group.engine
+    ref, embedder = group.engine, embedder_of(group)
     engine = engine_of(ref.name, ref.device, ref.digest)
     distinct = {(one.user, one.visible_digest): one for _, one in chunk}
     began = perf_counter()
@@ -156,8 +156,9 @@ def _embed(
             yield no_answers([row for row, _ in rows], _scenarios(group, own))
             continue
         seen = {same_answer(row, one): (row.at or 0, one) for row, one in rows}
+        embedder.prepare(queries)
         began = perf_counter()
-        made = embedder_of(group).embed(
+        made = embedder.embed(
             [prefix_of[one.user, one.visible_digest] for _, one in seen.values()],
             queries,
             [at for at, _ in seen.values()],

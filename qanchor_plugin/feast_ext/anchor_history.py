@@ -158,8 +158,7 @@ def with_adhoc(
         F.col(_ANSWER_ROW).alias(_ANSWER),
         F.col(f"{answer_column(own.name)}.{S.EMBEDDING}").alias(output),
     )
-    rows = entity.rows.join(answers, entity.rows[ROW] == answers[_ANSWER], how="left").drop(_ANSWER)
-    return replace(entity, rows=rows)
+    return replace(entity, rows=_beside(entity.rows, answers).drop(_ANSWER))
 
 
 def _groups(requests: Sequence[AnchorRequest], default_mode: str) -> list[_Group]:
@@ -177,13 +176,22 @@ def _joined(settings: Settings, entity: EntityRows, rows: DataFrame, group: _Gro
     declared, scenarios = group.declared()
     asked = _users(entity, group.users)
     wide = _answers(settings, declared, asked, scenarios, group.mode).withColumnRenamed(_ANSWER_ROW, _ANSWER)
-    beside = rows.join(wide, rows[ROW] == wide[_ANSWER], how="left")
+    beside = _beside(rows, wide)
     features = [
         _feature(answer_column(request.source.scenario.name), feature, group.mode, entity.at).alias(output)
         for request in group.requests
         for feature, output in request.features.items()
     ]
     return beside.select(*[quoted(name) for name in rows.columns], *features)
+
+
+def _beside(rows: DataFrame, answers: DataFrame) -> DataFrame:
+    """Each row with its answer; every row has one.
+
+    Of a left join Spark may send the right side to every task: the caller's columns, never 128 numbers an
+    answer, whose size it does not know.
+    """
+    return answers.join(rows, rows[ROW] == answers[_ANSWER], how="left")
 
 
 def _answers(
@@ -207,14 +215,13 @@ def _answers(
 
 
 def _users(entity: EntityRows, users: Sequence[tuple[EntityRef, str]], *more: Column) -> DataFrame:
-    """(row_id, user, at) of the rows that name a user and an instant."""
+    """(row_id, user, at) of every row; null where it names no user or no instant."""
     from spark_jobs.identity import with_user_key
 
     keys = [quoted(name).alias(one.join_key) for one, name in users]
     plain = entity.asked.select(F.col(ROW).alias(_ANSWER_ROW), quoted(entity.at).alias("at"), *keys, *more)
     kept = [_ANSWER_ROW, S.USER, "at", *(["anchor_query"] if more else [])]
-    keyed = with_user_key(plain, [one for one, _ in users]).select(*kept)
-    return keyed.where(F.col(S.USER).isNotNull() & F.col("at").isNotNull())
+    return with_user_key(plain, [one for one, _ in users]).select(*kept)
 
 
 def _feature(answer: str, feature: str, mode: str, at: str) -> Column:

@@ -17,7 +17,7 @@ from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructT
 
 from qanchor_plugin.errors import DeclarationError, InputDataError
 from qanchor_plugin.feast_ext.asof_join import quoted
-from qanchor_plugin.feast_ext.parquet_instants import utc_microseconds
+from qanchor_plugin.feast_ext.parquet_output import utc_microseconds
 from qanchor_plugin.feast_ext.spark_source import format_of, is_absent, read
 from spark_jobs.failures import named_failures
 

@@ -16,7 +16,7 @@ from feast.saved_dataset import SavedDatasetStorage
 from pyspark.sql import DataFrame
 
 from qanchor_plugin.feast_ext.asof_join import quoted
-from qanchor_plugin.feast_ext.parquet_instants import utc_microseconds
+from qanchor_plugin.feast_ext.parquet_output import utc_microseconds
 from spark_jobs.failures import named_failures
 from spark_jobs.progress import default_progress, tasks_watched
 

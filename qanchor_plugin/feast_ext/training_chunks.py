@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from qanchor_plugin.declare import Settings
 from qanchor_plugin.feast_ext.anchor_history import EXACT, forced_mode
 from qanchor_plugin.feast_ext.historical import anchors
-from qanchor_plugin.feast_ext.parquet_instants import utc_microseconds
+from qanchor_plugin.feast_ext.parquet_output import write_parquet
 from qanchor_plugin.feast_ext.training_checkpoint import Checkpoint
 from qanchor_plugin.feast_ext.training_report import counts_of
 from qanchor_plugin.feast_ext.training_rows import Asked, chunk_of, chunk_sizes
@@ -87,8 +87,7 @@ def _one_chunk(
             place.mkdir(parents=True)
             pq.write_table(job.to_arrow(), place / "part-0.parquet")
         else:
-            with utc_microseconds(run.spark):
-                job.to_spark_df().write.parquet(str(place))
+            write_parquet(job.to_spark_df(), str(place))
         answered = run.spark.read.parquet(str(place))
         told = counts_of(answered, run.views, run.at, run.complete_to)
     told |= {

@@ -1,12 +1,12 @@
 """What a training set would take, before it is begun: counted without an engine, timed on a few rows."""
 
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feast import FeatureStore
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from qanchor_plugin.feast_ext.anchor_history import forced_mode, plan_anchors
 from qanchor_plugin.feast_ext.declarations import settings_from_config
@@ -35,7 +35,7 @@ class Estimate:
         seconds_per_prefill: of the engine, on one core's task; None for a pure lookup.
         sample_seconds: what the sample took, all of Spark's own work included.
         seconds: the whole, when it is cut into ``chunks``.
-        chunks: of some five minutes each.
+        chunks: of at most some five minutes each.
     """
 
     rows: int
@@ -47,6 +47,15 @@ class Estimate:
     chunks: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Timed:
+    """A sample that was read: seconds of the call, of its tasks inside the engine, and its prefills."""
+
+    seconds: float
+    engine_seconds: float
+    prefills: int
+
+
 def planned_chunks(
     store: FeatureStore,
     rows: DataFrame,
@@ -56,12 +65,14 @@ def planned_chunks(
     rows_per_chunk: int | None,
     mode: str | None,
 ) -> int:
-    """How many chunks: so that each has some ``rows_per_chunk`` rows, or takes some five minutes."""
+    """How many chunks: so that each has some ``rows_per_chunk`` rows, or takes at most some five minutes."""
     if rows_per_chunk is not None:
         return max(1, -(-num_rows // rows_per_chunk))
     if num_rows <= 10 * SAMPLE_ROWS:
         return 1
-    return estimated(store, rows, asked, num_rows=num_rows, mode=mode).chunks
+    with forced_mode(mode), named_failures("the estimate of the training set"):
+        timed = _timed(store, _sample(rows), asked)
+    return _chunks(timed, rows, num_rows)
 
 
 def estimated(
@@ -72,30 +83,36 @@ def estimated(
     Args:
         rows: staged entity rows.
     """
-    sample = rows.orderBy(SPREAD, NUMBER).limit(SAMPLE_ROWS).drop(NUMBER, SPREAD)
-    with ExitStack() as held:
-        held.enter_context(forced_mode(mode))
-        held.enter_context(named_failures("the estimate of the training set"))
+    sample = _sample(rows)
+    with forced_mode(mode), named_failures("the estimate of the training set"):
         reads = _planned(store, rows.drop(NUMBER, SPREAD), asked)
-        _read(store, sample, asked)  # loads engines and warms Spark
-        counts = held.enter_context(counted(rows.sparkSession))
-        took = _read(store, sample, asked)
+        _timed(store, sample, asked)  # loads engines and warms Spark
+        timed = _timed(store, sample, asked)
     prefills = sum(one.prefills for one in reads)
-    engine = counts.engine_micros.value / 1e6
-    each = engine / counts.prefills.value if counts.prefills.value else None
+    each = timed.engine_seconds / timed.prefills if timed.prefills else None
     slots = _slots(rows)
-    fixed = max(0.0, took - engine / slots)
-    work = prefills * (each or 0.0) / slots
-    chunks = min(_MOST_CHUNKS, max(1, round(work / CHUNK_SECONDS)))
+    fixed = max(0.0, timed.seconds - timed.engine_seconds / slots)
+    chunks = _chunks(timed, rows, num_rows)
     return Estimate(
         rows=num_rows,
         reads=tuple(reads),
         prefills=prefills,
         seconds_per_prefill=each,
-        sample_seconds=took,
-        seconds=work + fixed * chunks,
+        sample_seconds=timed.seconds,
+        seconds=prefills * (each or 0.0) / slots + fixed * chunks,
         chunks=chunks,
     )
+
+
+def _sample(rows: DataFrame) -> DataFrame:
+    """A few rows of users as they come, the same ones each time."""
+    return rows.orderBy(F.xxhash64(NUMBER), NUMBER).limit(SAMPLE_ROWS).drop(NUMBER, SPREAD)
+
+
+def _chunks(timed: _Timed, rows: DataFrame, num_rows: int) -> int:
+    """As many as hold five minutes each if no two rows share a prefill."""
+    work = timed.engine_seconds * num_rows / min(num_rows, SAMPLE_ROWS) / _slots(rows)
+    return min(_MOST_CHUNKS, max(1, round(work / CHUNK_SECONDS)))
 
 
 def _planned(store: FeatureStore, rows: DataFrame, asked: Asked) -> "list[PlannedRead]":
@@ -105,12 +122,16 @@ def _planned(store: FeatureStore, rows: DataFrame, asked: Asked) -> "list[Planne
     return plan_anchors(settings, of_spark(rows), requests, default_mode=default)
 
 
-def _read(store: FeatureStore, rows: DataFrame, asked: Asked) -> float:
-    """Seconds that these rows take, without what on-demand views do on the driver."""
-    began = time.perf_counter()
-    job: Any = store.get_historical_features(rows, list(asked.features), full_feature_names=True)
-    job.to_spark_df().write.format("noop").mode("overwrite").save()
-    return time.perf_counter() - began
+def _timed(store: FeatureStore, rows: DataFrame, asked: Asked) -> _Timed:
+    """These rows read, without what on-demand views do on the driver."""
+    with counted(rows.sparkSession) as counts:
+        began = time.perf_counter()
+        job: Any = store.get_historical_features(rows, list(asked.features), full_feature_names=True)
+        job.to_spark_df().write.format("noop").mode("overwrite").save()
+        seconds = time.perf_counter() - began
+    return _Timed(
+        seconds=seconds, engine_seconds=counts.engine_micros.value / 1e6, prefills=counts.prefills.value
+    )
 
 
 def _slots(rows: DataFrame) -> int:

@@ -21,7 +21,7 @@ from qanchor_plugin.declare import Settings
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.feast_ext.asof_join import quoted
 from qanchor_plugin.feast_ext.declarations import settings_from_config
-from qanchor_plugin.feast_ext.parquet_instants import utc_microseconds
+from qanchor_plugin.feast_ext.parquet_output import write_parquet
 from qanchor_plugin.feast_ext.spark_session import session
 from qanchor_plugin.feast_ext.training_checkpoint import Checkpoint, Inputs
 from qanchor_plugin.feast_ext.training_chunks import TrainingRun, do_chunks
@@ -33,6 +33,7 @@ from qanchor_plugin.feast_ext.training_rows import (
     Asked,
     asked_of,
     digest_of,
+    in_order,
     instant_column,
     stage,
 )
@@ -165,10 +166,13 @@ def _assembled(
         raise InputDataError(f"--entities {request.entities!r} holds no row; there is nothing to retrieve.")
     rows = run.spark.read.parquet(*parts)
     flagged = to_look_at(rows, run.views, run.at, run.columns, run.complete_to) if run.views else None
-    with named_failures(str(request.output)), utc_microseconds(run.spark):
+    with named_failures(str(request.output)):
         if flagged is not None:
-            flagged.write.mode("overwrite").parquet(str(checkpoint.folder / "rows_to_look_at"))
-        rows.orderBy(NUMBER).select(*_output_columns(run, rows)).write.parquet(str(scratch))
+            looked_at = checkpoint.folder / "rows_to_look_at"
+            shutil.rmtree(looked_at, ignore_errors=True)
+            write_parquet(flagged, str(looked_at))
+        ordered = in_order(rows, run.spark.read.parquet(checkpoint.rows), manifest["rows"])
+        write_parquet(ordered.select(*_output_columns(run, rows)), str(scratch))
     if request.output.exists():
         request.output.rmdir()
     os.replace(scratch, request.output)

@@ -1,5 +1,6 @@
 """Anchor views through Feast's historical calls, over a real lake and the demo engine."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,19 @@ def test_the_views_tag_asks_for_what_was_served_by_then(exact: pd.DataFrame) -> 
     expected = ["stored", "missing", "stored", "missing", "missing", "stored"]
     assert exact["served__status"].tolist() == expected
     assert exact["served__embedding"].notna().tolist() == [one == "stored" for one in expected]
+
+
+def test_answers_are_never_sent_whole_to_every_task(store: FeatureStore) -> None:
+    job = store.get_historical_features(asked(), ["cheese:embedding", "cheese:status"], **FULL)
+    plan = job.to_spark_df()._jdf.queryExecution().executedPlan().toString()
+    lines = [(len(line) - len(line.lstrip(" :+-*")), line) for line in plan.splitlines()]
+    sent = [place for place, (_, line) in enumerate(lines) if "BroadcastExchange" in line]
+    assert "MapInArrow" in plan
+    assert sent
+    for place in sent:
+        depth = lines[place][0]
+        below = itertools.takewhile(lambda one, depth=depth: one[0] > depth, lines[place + 1 :])
+        assert not [line for _, line in below if "MapInArrow" in line]
 
 
 def test_the_stores_mode_rules_views_that_say_nothing_and_nobody_given_is_everybody(
