@@ -79,12 +79,12 @@ def _refresh_and_measure(num_users: int) -> dict[str, float]:
         )
         spark = get_session(settings)
         refresh(spark, settings, declared, end=END)
-        peaks = {"python": _peak_mb("self"), "jvm": _peak_mb(str(_jvm_of_this_process()))}
+        peaks = {"python": peak_mb("self"), "jvm": peak_mb(str(_jvm_of_this_process()))}
         spark.stop()
     return peaks
 
 
-def _peak_mb(pid: str) -> float:
+def peak_mb(pid: int | str) -> float:
     """Highest resident memory of a process so far (VmHWM), in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

@@ -10,25 +10,22 @@ it keeps keys where they pay, here in memory, and a request is a suffix.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.flight as flight
 
+from benchmarks.driver_memory import peak_mb
 from benchmarks.qwen_shape import write_engine
 from benchmarks.results import Row, keep, machine
 from benchmarks.shop import QUESTIONS
 from benchmarks.worker_lake import END, END_MICROS, profile_of, user_of, write_lake
+from benchmarks.worker_process import Caller, Worker, running
 from qanchor_plugin.backend import Ask, LocalBackend, wire
 from qanchor_plugin.backend.calibrate import calibrate
 from qanchor_plugin.backend.engines import shared_engine
@@ -38,24 +35,6 @@ from qanchor_plugin.prefix_store import calibration_path
 COMMAND = "python -m benchmarks.worker"
 CALLERS, SATURATING = 4, 8
 MOST_TIMES_SINGLE = 3.0
-
-
-class Caller:
-    """A connection; its calls raise what the worker raised."""
-
-    def __init__(self, address: str) -> None:
-        self._client = flight.FlightClient(address)
-
-    def embed(self, asks: Sequence[Ask], batch: Any, cutoffs: Sequence[int], **given: Any) -> None:
-        """The answers came and are sound."""
-        header = wire.Header(asks=tuple(asks), deadline_ms=600_000, request_id="bench", **given)
-        descriptor = flight.FlightDescriptor.for_command(header.to_bytes())
-        writer, reader = self._client.do_exchange(descriptor)
-        with writer:
-            writer.begin(batch.schema)
-            writer.write_batch(batch)
-            writer.done_writing()
-            wire.read_answers(_messages(reader), asked=asks, cutoffs=cutoffs)
 
 
 def main() -> None:
@@ -87,19 +66,20 @@ def measure(lake: Path, engine: str, *, num_users: int, rounds: int) -> list[Row
     write_lake(lake, shared_engine(engine, "cpu"), profile, num_users=num_users, num_events=250)
     users = [user_of(number) for number in range(num_users)]
     seconds = 5.0 if engine == "demo" else 60.0
-    with running(lake, engine, asks) as address:
-        rows = [
-            _prefixes(local, profile, asks, users, address, rounds),
-            _named(local, asks, users, address, rounds),
-            _latency("a prefill each", asks[:1], users, address, seconds),
+    with running(lake, engine, asks) as worker:
+        measured = [
+            _prefixes(local, profile, asks, users, worker.address, rounds),
+            _named(local, asks, users, worker.address, rounds),
+            _latency("a prefill each", asks[:1], users, worker.address, seconds),
         ]
     tokens = len(next(iter(local.memory._entries.values())).positions)
     costs = calibrate(shared_engine(engine, "cpu"), lake=lake, disk=None, lengths=(tokens // 2, tokens))
     place = calibration_path(str(lake), None)
     assert place is not None
     costs.write(place)
-    with running(lake, engine, asks) as address:
-        return [*rows, _latency("keys kept as calibrated", asks[:1], users, address, seconds)]
+    with running(lake, engine, asks) as worker:
+        measured.append(_latency("keys kept as calibrated", asks[:1], users, worker.address, seconds))
+        return [*measured, _memory(worker, engine, settings)]
 
 
 def _prefixes(
@@ -179,6 +159,25 @@ def _latency(how: str, asks: list[Ask], users: list[bytes], address: str, second
     )
 
 
+def _memory(worker: Worker, engine: str, settings: Settings) -> Row:
+    """What the process held at most, against the engine's weights and the memory tier's bound."""
+    modules = shared_engine(engine, "cpu").modules
+    weights = sum(one.nbytes for one in [*modules.parameters(), *modules.buffers()])
+    planned = (weights + settings.prefix_memory_bytes) / 1e6
+    peak = peak_mb(worker.pid)
+    return Row(
+        table="worker",
+        row="peak resident memory of a worker",
+        value=peak,
+        unit="MB",
+        baseline=planned,
+        baseline_name="weights and memory tier",
+        ratio=planned / peak,
+        command=COMMAND,
+        machine=machine(),
+    )
+
+
 def _in_turn(
     direct: Callable[[], None], through: Callable[[], None], num: int, rounds: int
 ) -> list[tuple[float, float]]:
@@ -252,41 +251,6 @@ def _timed(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
-
-
-@contextmanager
-def running(lake: Path, engine: str, asks: Sequence[Ask]) -> Iterator[str]:
-    """The address of a worker over the lake; it has ended afterwards."""
-    queries = [part for ask in asks for part in ("--warm-query", ask.query)]
-    command = [sys.executable, "-m", "qanchor_plugin.cli.main", "worker", "--json", "--device", "cpu"]
-    command += ["--lake", str(lake), "--engine", engine, "--listen", "127.0.0.1:0", *queries]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert process.stdout is not None
-        try:
-            address = ""
-            for line in process.stdout:
-                event = json.loads(line)
-                address = event.get("address", address)
-                if event["event"] == "ready":
-                    break
-            else:
-                log.seek(0)
-                raise SystemExit(f"the worker did not start:\n{log.read().decode()[-3000:]}")
-            yield address
-        finally:
-            process.terminate()
-            process.wait()
-            process.stdout.close()
-
-
-def _messages(reader: Any) -> Iterator[tuple[Any, bytes | None]]:
-    while True:
-        try:
-            chunk = reader.read_chunk()
-        except StopIteration:
-            return
-        yield chunk.data, None if chunk.app_metadata is None else chunk.app_metadata.to_pybytes()
 
 
 if __name__ == "__main__":
