@@ -62,7 +62,7 @@ def entity_frame(case: Case, num_rows: int) -> pd.DataFrame:
 
 def measure(case: Case, store_type: str) -> dict[str, Any]:
     """Seconds, peaks of memory (MB) and the sums of the answer, in a session of this process."""
-    from benchmarks.driver_memory import _jvm_of_this_process, _peak_mb
+    from benchmarks.driver_memory import _jvm_of_this_process, peak_mb
     from qanchor_plugin.declare import Settings
     from spark_jobs.session import get_session
 
@@ -83,7 +83,7 @@ def measure(case: Case, store_type: str) -> dict[str, Any]:
     time.sleep(2.5)  # two heartbeats: the peaks are told by them
     told = spark.sparkContext._jsc.sc().statusStore().executorList(False).apply(0).peakMemoryMetrics()
     memory = told.get().getMetricValue("OnHeapUnifiedMemory") / 2**20
-    jvm = _peak_mb(str(_jvm_of_this_process()))
+    jvm = peak_mb(str(_jvm_of_this_process()))
     spark.stop()
     return {"seconds": seconds, "memory_mb": max(memory, 0.01), "jvm_mb": jvm, "sums": sums}
 

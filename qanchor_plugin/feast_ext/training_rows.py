@@ -23,7 +23,6 @@ from qanchor_plugin.feast_ext.spark_source import read
 from qanchor_plugin.identity import digest
 
 NUMBER, SPREAD = "__qanchor_number", "__qanchor_spread"
-_ROWS_PER_FILE, _MOST_FILES = 10_000, 1_000
 _SUFFIXES = {".parquet": "parquet", ".csv": "csv", "": "parquet"}
 
 
@@ -135,20 +134,6 @@ def chunk_sizes(rows: DataFrame, num_chunks: int) -> dict[int, int]:
     """Rows of each chunk that has any."""
     number = F.pmod(F.col(SPREAD), F.lit(num_chunks)).alias("number")
     return {row["number"]: row["count"] for row in rows.groupBy(number).count().collect()}
-
-
-def in_order(answered: DataFrame, staged: DataFrame, num_rows: int) -> DataFrame:
-    """The answered rows by their number, as one table's files hold them in turn.
-
-    Where each file begins is read off the staged numbers: Spark would read all the answers once more to find
-    out.
-    """
-    files = min(_MOST_FILES, -(-num_rows // _ROWS_PER_FILE))
-    parts = [n / files for n in range(1, files)]
-    begins = staged.approxQuantile(NUMBER, parts, 0.1 / files) if parts else []
-    later = F.array(*[F.lit(int(begin)) for begin in begins]).cast("array<bigint>")
-    file = F.size(F.filter(later, lambda begin: F.col(NUMBER) >= begin))
-    return answered.repartitionById(files, file).sortWithinPartitions(NUMBER)
 
 
 def _given(spark: SparkSession, entities: str) -> DataFrame:

@@ -5,7 +5,7 @@ A chunk that is done is never done again: an interrupted retrieval loses the chu
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from feast import FeatureStore
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from qanchor_plugin import schemas as S
 from qanchor_plugin.declare import Settings
-from qanchor_plugin.errors import InputDataError
-from qanchor_plugin.feast_ext.asof_join import quoted
+from qanchor_plugin.errors import InputDataError, LakeError
 from qanchor_plugin.feast_ext.declarations import settings_from_config
 from qanchor_plugin.feast_ext.parquet_output import write_parquet
 from qanchor_plugin.feast_ext.spark_session import session
 from qanchor_plugin.feast_ext.training_checkpoint import Checkpoint, Inputs
 from qanchor_plugin.feast_ext.training_chunks import TrainingRun, do_chunks
+from qanchor_plugin.feast_ext.training_order import write_in_order
 from qanchor_plugin.feast_ext.training_plan import planned_chunks
 from qanchor_plugin.feast_ext.training_report import added, events_of, status_of, to_look_at
 from qanchor_plugin.feast_ext.training_rows import (
@@ -33,12 +33,12 @@ from qanchor_plugin.feast_ext.training_rows import (
     Asked,
     asked_of,
     digest_of,
-    in_order,
     instant_column,
     stage,
 )
 from spark_jobs.failures import named_failures
 from spark_jobs.progress import Progress, default_progress
+from spark_jobs.progress import stage as shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,9 @@ def build_training_set(
         _check_output(request.output)
         manifest = _begun(spark, store, request, checkpoint, inputs, asked)
         run = _run(store, settings, spark, asked, checkpoint, request)
-        told = do_chunks(run, checkpoint, manifest, progress or default_progress())
-        report = _assembled(run, checkpoint, manifest, request, told)
+        watcher = progress or default_progress()
+        told = do_chunks(run, checkpoint, manifest, watcher)
+        report = _assembled(run, checkpoint, manifest, request, told, watcher)
         checkpoint.finish(report)
     return report
 
@@ -156,26 +157,22 @@ def _assembled(
     manifest: Mapping[str, Any],
     request: Request,
     told: Mapping[str, Any],
+    progress: Progress,
 ) -> dict[str, Any]:
     """The chunks stand together in the output, in the rows' order; the report."""
     chunks = [checkpoint.done(n) or {} for n in range(manifest["chunks"])]
     parts = checkpoint.answers(manifest["chunks"])
-    scratch = request.output.with_name(request.output.name + ".writing")
-    shutil.rmtree(scratch, ignore_errors=True)
     if not parts:
         raise InputDataError(f"--entities {request.entities!r} holds no row; there is nothing to retrieve.")
     rows = run.spark.read.parquet(*parts)
     flagged = to_look_at(rows, run.views, run.at, run.columns, run.complete_to) if run.views else None
-    with named_failures(str(request.output)):
-        if flagged is not None:
-            looked_at = checkpoint.folder / "rows_to_look_at"
-            shutil.rmtree(looked_at, ignore_errors=True)
+    if flagged is not None:
+        looked_at = checkpoint.folder / "rows_to_look_at"
+        shutil.rmtree(looked_at, ignore_errors=True)
+        with named_failures(str(looked_at)):
             write_parquet(flagged, str(looked_at))
-        ordered = in_order(rows, run.spark.read.parquet(checkpoint.rows), manifest["rows"])
-        write_parquet(ordered.select(*_output_columns(run, rows)), str(scratch))
-    if request.output.exists():
-        request.output.rmdir()
-    os.replace(scratch, request.output)
+    with shown(run.spark, progress, "rows put in order", manifest["rows"]) as bar:
+        _write_output(request.output, parts, _kept(run, rows.columns), bar.add)
     versions = {str(one["lake_versions"]) for one in chunks if one["rows"]}
     return {
         "rows": manifest["rows"],
@@ -191,10 +188,30 @@ def _assembled(
     }
 
 
-def _output_columns(run: TrainingRun, rows: DataFrame) -> list[Any]:
+def _write_output(
+    output: Path, parts: Sequence[str], columns: Sequence[str], tell: Callable[[int], None]
+) -> None:
+    """The table stands, whole or not at all."""
+    files = [str(one) for part in parts for one in sorted(Path(part).glob("*.parquet"))]
+    scratch = output.with_name(output.name + ".writing")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        write_in_order(files, scratch, columns=columns, number=NUMBER, tell=tell)
+    except OSError as error:
+        raise LakeError(
+            f"--output {output} cannot be written: {error}. Every chunk stands in the checkpoint: make room "
+            "(twice the table) or mend the permission, and run the same command again."
+        ) from error
+    if output.exists():
+        output.rmdir()
+    os.replace(scratch, output)
+
+
+def _kept(run: TrainingRun, columns: Sequence[str]) -> list[str]:
+    """Those that the caller gave or asked for."""
     asked = {one.replace(":", "__") for one in run.asked.features}
     hidden = {column for view in run.views for column in (status_of(view), events_of(view))} - asked
-    return [quoted(name) for name in rows.columns if name not in hidden | {NUMBER}]
+    return [name for name in columns if name not in hidden | {NUMBER}]
 
 
 def lake_complete_to(spark: SparkSession, settings: Settings) -> datetime | None:

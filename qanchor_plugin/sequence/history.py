@@ -5,6 +5,7 @@ Shape letters: N events, G declared group keys, A declared amounts.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,20 @@ class Events:
             groups=self.groups[index],
             amounts=self.amounts[index],
         )
+
+    @cached_property
+    def coded_groups(self) -> tuple[tuple[Int64, UInt8], ...]:
+        """Of each group key its values: a code for each event (N,), -1 where it is null, and the ids (K, 16)
+        that codes stand for."""
+        coded = []
+        for column in range(self.groups.shape[1]):
+            ids = np.ascontiguousarray(self.groups[:, column])
+            named = ids.any(axis=1)
+            known, member = np.unique(ids[named].view(f"V{TEXT_ID_BYTES}").ravel(), return_inverse=True)
+            codes = np.full(len(ids), -1, np.int64)
+            codes[named] = member
+            coded.append((codes, known.view(np.uint8).reshape(-1, TEXT_ID_BYTES)))
+        return tuple(coded)
 
     def sorted(self) -> "Events":
         """The same events in canonical order: a digest of them depends on nothing else."""

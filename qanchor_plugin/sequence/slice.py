@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qanchor_plugin.declare import Modality, Profile
-from qanchor_plugin.identity import TEXT_ID_BYTES, digest
+from qanchor_plugin.identity import digest
 from qanchor_plugin.sequence.history import Events, Float64, Int64, UInt8, UserHistory
 
 Places = npt.NDArray[np.int32]
@@ -159,8 +159,11 @@ def slice_of(sight: Sight) -> UserSlice:
     groups = _ranked(
         [
             token
-            for modality in profile.event_modalities
-            for token in _groups(visible[modality.name], modality, as_of or 0)
+            for modality, places in zip(profile.modalities, sight.places, strict=True)
+            if modality.kind == "events"
+            for token in _groups(
+                visible[modality.name], _events_of(sight.history, modality), places, modality, as_of or 0
+            )
         ],
         as_of or 0,
     )
@@ -220,20 +223,20 @@ def _modality_slice(modality: Modality, events: Events, last_at: int | None, kee
     )
 
 
-def _groups(events: Events, modality: Modality, last_at: int) -> Iterator[GroupToken]:
-    for column, key in enumerate(modality.group_by):
-        ids = np.ascontiguousarray(events.groups[:, column])
-        named = np.flatnonzero(ids.any(axis=1))
+def _groups(
+    events: Events, history: Events, places: Places, modality: Modality, last_at: int
+) -> Iterator[GroupToken]:
+    """Groups of the ``events`` that stand at these places of the whole history."""
+    for key, (codes, ids) in zip(modality.group_by, history.coded_groups, strict=True):
+        codes = codes[places]
+        named = np.flatnonzero(codes >= 0)
         if not len(named):
             continue
-        keys = ids[named].view(f"V{TEXT_ID_BYTES}").ravel()
-        _, first, member = np.unique(keys, return_index=True, return_inverse=True)
-        order = np.argsort(member, kind="stable")
-        starts = np.searchsorted(member[order], np.arange(len(first)))
-        rows = named[order]
+        rows = named[np.argsort(codes[named], kind="stable")]
+        starts = np.flatnonzero(np.concatenate([[True], codes[rows][1:] != codes[rows][:-1]]))
         summaries = _summaries(events, rows, starts, last_at)
-        for start, summary in zip(rows[starts], summaries, strict=True):
-            yield GroupToken(modality=modality.name, key=key, text_id=ids[start], summary=summary)
+        for code, summary in zip(codes[rows[starts]], summaries, strict=True):
+            yield GroupToken(modality=modality.name, key=key, text_id=ids[code], summary=summary)
 
 
 def _summaries(events: Events, rows: np.ndarray, starts: np.ndarray, last_at: int) -> Iterator[Summary]:

@@ -13,10 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from feast import FeatureStore
-from pyspark.sql import SparkSession
 
-from qanchor_plugin.feast_ext import training_chunks, training_rows
-from qanchor_plugin.feast_ext.parquet_output import write_parquet
+from qanchor_plugin.feast_ext import training_chunks
 from qanchor_plugin.feast_ext.training_set import Request, build_training_set
 from tests.plugin.conftest import CLOCK
 from tests.qanchor_command import Qanchor
@@ -152,23 +150,6 @@ def test_what_cannot_be_retrieved_is_refused_with_what_to_do(
     assert (said.code, said.out) == (1, "")
     assert told in " ".join(said.err.split())
     assert "Traceback" not in said.err
-
-
-def test_a_table_of_many_files_is_in_the_rows_order(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training_rows, "_ROWS_PER_FILE", 10)
-    staged = spark.range(0, 64, 1, 3).selectExpr(
-        f"monotonically_increasing_id() AS {training_rows.NUMBER}",
-        "id",
-        "array(CAST(id AS float)) AS numbers",
-    )
-    write_parquet(
-        training_rows.in_order(staged.orderBy("numbers", ascending=False), staged, 64), str(tmp_path / "t")
-    )
-    files = sorted((tmp_path / "t").glob("*.parquet"))
-    assert len(files) == 7
-    assert pd.concat([pd.read_parquet(one) for one in files])["id"].tolist() == list(range(64))
 
 
 def any_rows(work: Path) -> bool:
