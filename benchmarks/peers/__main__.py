@@ -1,6 +1,6 @@
 """The engine and its peers, side by side: one model of Qwen2.5-0.5B's shape with random weights.
 
-    python -m benchmarks.peers [--quick] [--peers transformers,vllm] [--dtypes bfloat16] [--rounds 2]
+    python -m benchmarks.peers [--quick] [--peers transformers,vllm] [--dtypes bfloat16] [--prefixes 256]
 
 Every round visits every peer, each in a process and, where it needs one, an environment of its own
 (made below build/peers; a peer that cannot be had is named and left out). A figure is the fastest
@@ -82,6 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short prefix, few users; nothing is kept")
     parser.add_argument("--peers", default=",".join(PEERS), help="names, by commas; qanchor is always there")
     parser.add_argument("--dtypes", default="bfloat16,float32,int8")
+    parser.add_argument("--prefixes", type=int, nargs="+", default=[256, 700, 1050])
     parser.add_argument("--rounds", type=int, default=1)
     given = parser.parse_args()
     asked = [one.strip() for one in given.peers.split(",")] if given.peers != ",".join(PEERS) else list(PEERS)
@@ -97,7 +98,7 @@ def _arguments() -> argparse.Namespace:
 def _workload(given: argparse.Namespace) -> dict[str, Any]:
     if given.quick:
         return {"prefixes": [64], "users": 2, "queries": [1, 4], "repeats": 1}
-    return {"prefixes": [256, 700, 1050], "users": 4, "queries": [1, 10, 50], "repeats": 3}
+    return {"prefixes": given.prefixes, "users": 4, "queries": [1, 10, 50], "repeats": 3}
 
 
 def _run(name: str, asked: dict[str, Any]) -> dict[str, Any]:
