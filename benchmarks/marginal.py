@@ -15,7 +15,7 @@ from benchmarks.peers.environments import FOLDER
 from benchmarks.peers.run_qanchor import Engine
 from benchmarks.peers.workload import QUERY_TOKENS, drawn
 from benchmarks.qwen_shape import write_engine
-from benchmarks.results import Row, keep, machine
+from benchmarks.results import Row, as_run, keep, machine
 from qanchor_plugin.engine.random_shape import QWEN_05B_SHAPE
 
 COMMAND = "python -m benchmarks.marginal"
@@ -100,7 +100,7 @@ def _rows(dtype: str, prefix: int, prefill: float, slope: float, spread: float) 
             baseline_name=None if bar is None else f"at most; the goal is {GOAL}",
             ratio=None if bar is None else bar / value,
             spread=1000 * spread if unit == "ms" else None,
-            command=COMMAND,
+            command=as_run(COMMAND),
             machine=machine(),
         )
         for name, value, unit, bar in figures

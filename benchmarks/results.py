@@ -7,6 +7,7 @@ Run ``python -m benchmarks.results`` to render every ``<!-- results: TABLE -->``
 import json
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -82,6 +83,11 @@ def keep(name: str, rows: Iterable[Row]) -> Path:
     ]
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
     return path
+
+
+def as_run(command: str) -> str:
+    """The command with the options that this process was given: a figure is of those alone."""
+    return shlex.join([*command.split(), *sys.argv[1:]])
 
 
 def load(path: Path) -> list[Row]:

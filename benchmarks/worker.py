@@ -4,9 +4,8 @@ The worker is a process of its own on this machine, so its callers' own work cou
 the engine's throughput, and a 99th percentile under half load of at most 3 times a single request.
 
 Latency is measured twice. Before calibration a worker keeps soft tokens only and every request is a prefill:
-work of one length, which no company makes cheaper, arriving at random at one server. Half load then means a
-99th percentile of 4.3 times a request whatever the server does (an M/D/1 queue). After ``qanchor calibrate``
-it keeps keys where they pay, here in memory, and a request is a suffix.
+work of one length, which no company makes cheaper, arriving at random at one server (an M/D/1 queue). After
+``qanchor calibrate`` it keeps keys where they pay, here in memory, and a request is a suffix.
 """
 
 import argparse

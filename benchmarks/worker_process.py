@@ -38,7 +38,7 @@ class Caller:
             writer.begin(batch.schema)
             writer.write_batch(batch)
             writer.done_writing()
-            wire.read_answers(_messages(reader), asked=asks, cutoffs=cutoffs)
+            wire.read_answers(wire.messages(reader), asked=asks, cutoffs=cutoffs)
 
 
 @contextmanager
@@ -65,12 +65,3 @@ def running(lake: Path, engine: str, asks: Sequence[Ask]) -> Iterator[Worker]:
             process.terminate()
             process.wait()
             process.stdout.close()
-
-
-def _messages(reader: Any) -> Iterator[tuple[Any, bytes | None]]:
-    while True:
-        try:
-            chunk = reader.read_chunk()
-        except StopIteration:
-            return
-        yield chunk.data, None if chunk.app_metadata is None else chunk.app_metadata.to_pybytes()

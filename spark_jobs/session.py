@@ -111,12 +111,19 @@ def _master(settings: Settings) -> str | None:
 @contextlib.contextmanager
 def in_utc(spark: SparkSession) -> Iterator[None]:
     """Within the block the session's time zone is UTC; afterwards it is what it was."""
-    before = spark.conf.get(_TIME_ZONE)
-    spark.conf.set(_TIME_ZONE, "UTC")
+    with set_within(spark, _TIME_ZONE, "UTC"):
+        yield
+
+
+@contextlib.contextmanager
+def set_within(spark: SparkSession, key: str, value: str) -> Iterator[None]:
+    """Within the block the session's setting has this value; afterwards it is what it was."""
+    before = spark.conf.get(key)
+    spark.conf.set(key, value)
     try:
         yield
     finally:
-        spark.conf.set(_TIME_ZONE, before or "UTC")
+        spark.conf.set(key, str(before))
 
 
 def check_java() -> int:

@@ -2,9 +2,9 @@
 
 A Python worker imports torch and sentence-transformers in seconds; the daemon does so once, and forked
 workers start at once and hold one copy of the code. What was imported is frozen: PySpark collects garbage
-after every task, and walking half a million objects took a third of a second each time. What cannot be
-imported is left out, with a word in the log: whoever needs it says so. Nothing here touches a device, so
-that a fork may open one.
+after every task, and would walk half a million objects each time (record 0004). What cannot be imported is
+left out, with a word in the log: whoever needs it says so. Nothing here touches a device, so that a fork may
+open one.
 """
 
 import contextlib

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.peers.environments import FOLDER, PEERS, PeerError, command
 from benchmarks.peers.picture import draw
 from benchmarks.qwen_shape import write_engine
-from benchmarks.results import ROOT, Row, keep, machine
+from benchmarks.results import ROOT, Row, as_run, keep, machine
 
 COMMAND = "python -m benchmarks.peers"
 PICTURE = ROOT / "docs" / "pictures" / "peers.svg"
@@ -144,7 +144,7 @@ def _row(key: Key, took: list[float], num_users: int, seconds: dict[Key, list[fl
         ratio=min(took) / min(own),
         n=len(took),
         note=f"median {spread:.0f}% slower than the fastest",
-        command=COMMAND,
+        command=as_run(COMMAND),
         machine=machine(),
     )
 
@@ -152,7 +152,7 @@ def _row(key: Key, took: list[float], num_users: int, seconds: dict[Key, list[fl
 def _absent(name: str, why: str) -> Row:
     return Row(
         table="peers-absent", row=name, unit="", note=why.replace(str(Path.cwd()) + "/", ""),
-        command=COMMAND, machine=machine(),
+        command=as_run(COMMAND), machine=machine(),
     )  # fmt: skip
 
 

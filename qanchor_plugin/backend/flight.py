@@ -182,9 +182,7 @@ class _Request:
             writer.begin(rows.schema)
             writer.write_batch(rows)
             writer.done_writing()
-            for chunk in reader:
-                metadata = None if chunk.app_metadata is None else chunk.app_metadata.to_pybytes()
-                yield chunk.data, metadata
+            yield from wire.messages(reader)
             is_whole = True
         finally:
             if not is_whole:

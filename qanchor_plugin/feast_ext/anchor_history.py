@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from feast import FeatureView
@@ -89,10 +90,12 @@ def join_anchors(
     Args:
         default_mode: for views that say nothing: ``exact`` or ``as_served``.
     """
-    rows = entity.rows
-    for group in _groups(requests, default_mode):
-        rows = _joined(settings, entity, rows, group)
-    return replace(entity, rows=rows)
+    answered = [_features(settings, entity, group) for group in _groups(requests, default_mode)]
+    if not answered:
+        return entity
+    # 128 numbers an answer, whose size Spark does not know: never to be sent to every task.
+    together = reduce(lambda left, right: left.join(right.hint("merge"), on=_ANSWER), answered)
+    return replace(entity, rows=_beside(entity.rows, together).drop(_ANSWER))
 
 
 def plan_anchors(
@@ -170,28 +173,27 @@ def _groups(requests: Sequence[AnchorRequest], default_mode: str) -> list[_Group
     return list(groups.values())
 
 
-def _joined(settings: Settings, entity: EntityRows, rows: DataFrame, group: _Group) -> DataFrame:
+def _features(settings: Settings, entity: EntityRows, group: _Group) -> DataFrame:
+    """The group's features of every row, named as the answer names them, and the row's number."""
     from spark_jobs.wide_answers import answer_column
 
     declared, scenarios = group.declared()
-    asked = _users(entity, group.users)
-    wide = _answers(settings, declared, asked, scenarios, group.mode).withColumnRenamed(_ANSWER_ROW, _ANSWER)
-    beside = _beside(rows, wide)
+    answers = _answers(settings, declared, _users(entity, group.users), scenarios, group.mode)
     features = [
-        _feature(answer_column(request.source.scenario.name), feature, group.mode, entity.at).alias(output)
+        _feature(answer_column(request.source.scenario.name), feature, group.mode).alias(output)
         for request in group.requests
         for feature, output in request.features.items()
     ]
-    return beside.select(*[quoted(name) for name in rows.columns], *features)
+    return answers.select(F.col(_ANSWER_ROW).alias(_ANSWER), *features)
 
 
 def _beside(rows: DataFrame, answers: DataFrame) -> DataFrame:
-    """Each row with its answer; every row has one.
+    """Each row with its answers, which every row has: columns of the rows, then of the answers.
 
-    Of a left join Spark may send the right side to every task: the caller's columns, never 128 numbers an
-    answer, whose size it does not know.
+    Of a left join Spark may send the right side alone to every task: the caller's columns.
     """
-    return answers.join(rows, rows[ROW] == answers[_ANSWER], how="left")
+    both = answers.join(rows, rows[ROW] == answers[_ANSWER], how="left")
+    return both.select(*[quoted(name) for name in (*rows.columns, *answers.columns)])
 
 
 def _answers(
@@ -224,7 +226,7 @@ def _users(entity: EntityRows, users: Sequence[tuple[EntityRef, str]], *more: Co
     return with_user_key(plain, [one for one, _ in users]).select(*kept)
 
 
-def _feature(answer: str, feature: str, mode: str, at: str) -> Column:
+def _feature(answer: str, feature: str, mode: str) -> Column:
     """One feature of an anchor view out of its answer."""
     there = F.col(f"{answer}.{S.EMBEDDING}").isNotNull()
     if feature == "status":

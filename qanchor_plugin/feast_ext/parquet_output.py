@@ -6,25 +6,21 @@ from collections.abc import Iterator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, FloatType
 
-_KIND = "spark.sql.parquet.outputTimestampType"
+from spark_jobs.session import set_within
 
 
 @contextlib.contextmanager
 def utc_microseconds(spark: SparkSession) -> Iterator[None]:
     """Within the block parquet is written with instants that keep their zone for pandas and Arrow."""
-    before = spark.conf.get(_KIND)
-    spark.conf.set(_KIND, "TIMESTAMP_MICROS")
-    try:
+    with set_within(spark, "spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS"):
         yield
-    finally:
-        spark.conf.set(_KIND, str(before))
 
 
 def write_parquet(rows: DataFrame, place: str) -> None:
     """The rows stand at ``place``, a new folder.
 
-    Embeddings are written plainly: a dictionary of their numbers is tried for every column otherwise, and
-    given up again, for a third of the time.
+    Embeddings are written plainly: otherwise a dictionary of their numbers is tried for every column, and
+    given up again.
     """
     writer = rows.write
     for field in rows.schema.fields:

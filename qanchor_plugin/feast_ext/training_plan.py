@@ -72,7 +72,7 @@ def planned_chunks(
         return 1
     with forced_mode(mode), named_failures("the estimate of the training set"):
         timed = _timed(store, _sample(rows), asked)
-    return _chunks(timed, rows, num_rows)
+    return chunks_of(timed.engine_seconds, num_rows, _slots(rows))
 
 
 def estimated(
@@ -92,7 +92,7 @@ def estimated(
     each = timed.engine_seconds / timed.prefills if timed.prefills else None
     slots = _slots(rows)
     fixed = max(0.0, timed.seconds - timed.engine_seconds / slots)
-    chunks = _chunks(timed, rows, num_rows)
+    chunks = chunks_of(timed.engine_seconds, num_rows, slots)
     return Estimate(
         rows=num_rows,
         reads=tuple(reads),
@@ -109,9 +109,14 @@ def _sample(rows: DataFrame) -> DataFrame:
     return rows.orderBy(F.xxhash64(NUMBER), NUMBER).limit(SAMPLE_ROWS).drop(NUMBER, SPREAD)
 
 
-def _chunks(timed: _Timed, rows: DataFrame, num_rows: int) -> int:
-    """As many as hold five minutes each if no two rows share a prefill."""
-    work = timed.engine_seconds * num_rows / min(num_rows, SAMPLE_ROWS) / _slots(rows)
+def chunks_of(engine_seconds: float, num_rows: int, slots: int) -> int:
+    """How many chunks hold five minutes each if no two rows share a prefill.
+
+    Args:
+        engine_seconds: that the sample's rows took, over all tasks.
+        slots: tasks that run at once.
+    """
+    work = engine_seconds * num_rows / min(num_rows, SAMPLE_ROWS) / slots
     return min(_MOST_CHUNKS, max(1, round(work / CHUNK_SECONDS)))
 
 
@@ -141,4 +146,4 @@ def _slots(rows: DataFrame) -> int:
     return max(1, context.defaultParallelism // cpus)
 
 
-__all__ = ["Estimate", "estimated", "planned_chunks"]
+__all__ = ["Estimate", "chunks_of", "estimated", "planned_chunks"]

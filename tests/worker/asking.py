@@ -59,7 +59,7 @@ class Caller:
                 writer.begin(batch.schema)
                 writer.write_batch(batch)
                 writer.done_writing()
-                return wire.read_answers(_messages(reader), asked=asks, cutoffs=cutoffs)
+                return wire.read_answers(wire.messages(reader), asked=asks, cutoffs=cutoffs)
         except (flight.FlightError, OSError) as error:
             raise wire.error_of(error, address=self.address) from error
 
@@ -75,15 +75,6 @@ class Caller:
 
     def close(self) -> None:
         self.client.close()
-
-
-def _messages(reader: Any) -> Any:
-    while True:
-        try:
-            chunk = reader.read_chunk()
-        except StopIteration:
-            return
-        yield chunk.data, None if chunk.app_metadata is None else chunk.app_metadata.to_pybytes()
 
 
 def hold(worker: Any, seconds: float) -> threading.Event:

@@ -12,6 +12,7 @@ from qanchor_plugin.backend.wire.answers import (
     AnswerRow,
     End,
     answer_batches,
+    messages,
     read_answers,
 )
 from qanchor_plugin.backend.wire.faults import CODES, code_of, error_of, flight_error
@@ -48,6 +49,7 @@ __all__ = [
     "code_of",
     "error_of",
     "flight_error",
+    "messages",
     "prefix_batch",
     "read_answers",
     "read_prefixes",

@@ -106,6 +106,12 @@ def _batch(rows: Sequence[AnswerRow]) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=ANSWERS)
 
 
+def messages(reader: Iterable[Any]) -> Iterator[tuple[pa.RecordBatch | None, bytes | None]]:
+    """What a Flight stream brings, as :func:`read_answers` takes it: (batch, metadata) pairs."""
+    for chunk in reader:
+        yield chunk.data, None if chunk.app_metadata is None else chunk.app_metadata.to_pybytes()
+
+
 def read_answers(
     messages: Iterable[tuple[pa.RecordBatch | None, bytes | None]],
     *,
