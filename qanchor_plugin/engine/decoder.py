@@ -27,9 +27,9 @@ from qanchor_plugin.engine.suffix import Packed
 
 KINDS = ("qwen2", "llama")
 """Model types whose layers are built as here; others run through transformers."""
-MLP_ROWS = 384
-"""Rows of one MLP step: its inner activations then stay in the caches."""
-PREFILL_TOKENS = 256
+MLP_ROWS = 640
+"""Most rows of one MLP step, so that its inner activations stay small (docs/engine-speed.md)."""
+PREFILL_TOKENS = 512
 """Most padded tokens of short prefixes that are read together; more is no faster (docs/engine-speed.md)."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -184,7 +184,8 @@ class _Layer:
         """The block's output from what its heads attended to."""
         hidden = hidden_NW + self.out(attended_NW)
         normed = self.second_norm(hidden)
-        for rows, into in zip(normed.split(MLP_ROWS), hidden.split(MLP_ROWS), strict=True):
+        steps = max(1, -(-len(hidden) // MLP_ROWS))  # equal: a short one reads every weight for little
+        for rows, into in zip(normed.tensor_split(steps), hidden.tensor_split(steps), strict=True):
             into += self.down(silu(self.gate(rows), inplace=True).mul_(self.up(rows)))
         return hidden
 

@@ -23,7 +23,7 @@ from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.prefix import DAY_OFFSET, Prefix, day_number
 
 Places = npt.NDArray[np.intp]
-ANSWER_TOKENS = 256
+ANSWER_TOKENS = 1024
 """Suffix tokens that keep a CPU busy: fewer read the weights for too little (docs/engine-speed.md)."""
 
 
