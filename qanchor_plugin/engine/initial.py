@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qanchor_plugin.engine.hierarchy import TOKEN_TYPES, CountMLP
-from qanchor_plugin.engine.meaning import MeaningAttention, MeaningBackbone
+from qanchor_plugin.engine.meaning import MeaningBackbone
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.projection import Projection
 
@@ -82,16 +82,3 @@ def _start_by_meaning(modules: EngineModules, backbone: MeaningBackbone, generat
         attention.out.weight.copy_(orthogonal(width, generator))
         attention.query.weight.mul_(0.1)
         attention.key.weight.mul_(0.1)  # ordinary heads start almost even
-    if modules.config.group_tokens:
-        _keep_counts(backbone.layers[-1].attention, hierarchy.group_count.linear.weight)
-
-
-def _keep_counts(attention: MeaningAttention, counts_WF: Tensor) -> None:
-    """Every meaning head's values start with the directions that counts are written in, whole; a random
-    rotation alone would give each head a quarter of them."""
-    directions, _ = torch.linalg.qr(counts_WF.double())
-    size = attention.head_dim
-    for head in range(attention.num_meaning):
-        rows = slice(head * size, (head + 1) * size)
-        led = torch.cat([directions, attention.value.weight[rows].double().T], dim=1)
-        attention.value.weight[rows] = torch.linalg.qr(led)[0][:, :size].T.float()
