@@ -85,9 +85,11 @@ class Metrics:
     def _gauge(self, made: CollectorRegistry) -> None:
         """What stands now."""
         name = NAME
-        self.queued_requests = Gauge(f"{name}queued_requests", "Waiting now", registry=made)
+        self.queued_requests = Gauge(f"{name}queued_requests", "Accepted, not yet answered", registry=made)
         self.queued_rows = Gauge(f"{name}queued_rows", "Rows waiting now", registry=made)
-        self.in_flight = Gauge(f"{name}in_flight", "Requests accepted, not yet answered", registry=made)
+        self.in_flight = Gauge(
+            f"{name}in_flight", "Requests arrived or arriving, not yet answered", registry=made
+        )
         self.ready = Gauge(f"{name}ready", "1 when it takes requests", registry=made)
         self.memory_bytes = Gauge(f"{name}memory_tier_bytes", "Held by the memory tier", registry=made)
         self.engine = Gauge(

@@ -60,7 +60,9 @@ def test_the_life_of_a_worker(command, call, local, repo):
     endless.begin(wire.USERS)  # its rows never come: the drain does not wait for them
     until(lambda: "qanchor_worker_in_flight 1.0" in get(f"{health}/metrics")[1])
     thread, accepted = in_background(lambda: caller.embed([1, 2, 3], many, priority="batch"))
-    until(lambda: "qanchor_worker_in_flight 2.0" in get(f"{health}/metrics")[1])
+    batch_answered = 'qanchor_worker_requests_total{code="ok",kind="users",priority="batch"} 1.0'
+    accepted_or_answered = ("qanchor_worker_queued_requests 1.0", batch_answered)
+    until(lambda: any(said in get(f"{health}/metrics")[1] for said in accepted_or_answered))
     started = time.monotonic()
     assert worker.terminate() == 0
     assert time.monotonic() - started < 35
