@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from qanchor_plugin.engine import QueryAnchorEngine
+from qanchor_plugin.engine import QueryAnchorEngine, forward
+from qanchor_plugin.engine import decoder as decoders
 from qanchor_plugin.engine.config import DEMO
 from qanchor_plugin.engine.decoder import Decoder, supported
 from qanchor_plugin.engine.linear import multiply
@@ -23,7 +24,11 @@ def _inputs(engine):
     return rows, positions, torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS).unsqueeze(1)
 
 
-def test_keys_values_and_states_are_those_of_transformers(paper):
+@pytest.mark.parametrize(("mlp_rows", "prefill_tokens"), [(640, 512), (7, 80), (62, 1)])
+def test_keys_values_and_states_are_those_of_transformers(paper, monkeypatch, mlp_rows, prefill_tokens):
+    """Whatever goes together: all at once, two users in a prefill and uneven steps, one user alone."""
+    monkeypatch.setattr(decoders, "MLP_ROWS", mlp_rows)
+    monkeypatch.setattr(decoders, "PREFILL_TOKENS", prefill_tokens)
     rows, positions, valid = _inputs(paper)
     modules = paper.modules
     packed = pack([paper.prepare_query(one).rows for one in QUERIES], multiple=16)
@@ -59,6 +64,24 @@ def test_an_answer_without_any_prefix_is_the_query_alone(paper):
             rows = torch.from_numpy(paper.prepare_query(text).rows)[None]
             alone = paper.modules.backbone.model.base_model(inputs_embeds=rows).last_hidden_state
             assert (alone[0, -1] - answered[0, number]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("answer_tokens", [1, 30])
+def test_users_who_do_not_fit_a_step_get_the_same_answers(paper, monkeypatch, prefixes_of, answer_tokens):
+    prefixes, queries = prefixes_of(paper), [paper.prepare_query("beer?")]
+    cutoffs = [TODAY] * len(prefixes)
+    together = paper.embed(prefixes, queries, cutoffs)
+    monkeypatch.setattr(forward, "ANSWER_TOKENS", answer_tokens)
+    steps = list(_steps(paper, prefixes, queries))
+    assert len(steps) > 1
+    assert np.abs(paper.embed(prefixes, queries, cutoffs) - together).max() <= 1e-5
+
+
+def _steps(engine, prefixes, queries):
+    """The forwards that an answer takes."""
+    with torch.inference_mode():
+        none_stored = np.zeros(len(prefixes), bool)
+        yield from forward.forwards(engine.modules, prefixes, none_stored, queries[0].num_tokens)
 
 
 def test_weights_changed_after_an_answer_are_the_ones_used(paper_config, prefixes_of):
