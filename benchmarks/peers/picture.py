@@ -47,3 +47,4 @@ def _panel(axis: Any, bars: dict[str, float], panel: tuple[str, str, int]) -> No
     unit = "embeddings/s" if case == "batch" else "ms"
     axis.set_title(f"{dtype}, {case} {queries} ({unit})", fontsize=8)
     axis.tick_params(labelsize=6)
+    axis.locator_params(axis="x", nbins=4)

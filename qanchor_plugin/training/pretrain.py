@@ -130,17 +130,13 @@ def pretrain(
     if accelerator.is_main_process:
         engine.save_pretrained(folder / ENGINE)
     accelerator.wait_for_everyone()
-    counts = batches.table.num_pairs
     report = PretrainReport(
         engine_folder=folder / ENGINE,
         digest_before=before,
         digest_after=QueryAnchorEngine.load(str(folder / ENGINE), device=str(engine.device)).digest,
         known_until=known_until,
         pairs_version=batches.table.version,
-        num_pairs=(
-            sum(count for (_, out), count in counts.items() if not out),
-            sum(count for (_, out), count in counts.items() if out),
-        ),
+        num_pairs=(_num_pairs(batches, held_out=False), _num_pairs(batches, held_out=True)),
         num_small_batches=batches.num_small_batches,
         train=told,
         sanity=sanity,
@@ -148,6 +144,10 @@ def pretrain(
     if accelerator.is_main_process:
         _write_json(folder / TRAINING, {"plan": plan.to_dict(), "profile": profile.name, **report.to_dict()})
     return report
+
+
+def _num_pairs(batches: PairBatches, *, held_out: bool) -> int:
+    return sum(count for (_, out), count in batches.table.num_pairs.items() if out == held_out)
 
 
 def _trained(
