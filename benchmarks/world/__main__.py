@@ -2,6 +2,9 @@
 
 With ``--only-data`` it stops after the raw tables: a load generator for any other benchmark, of any size,
 streamed in chunks of 1,000 users (memory does not grow), the same bytes for a seed.
+
+    python -m benchmarks.world --parts base,margin
+    python -m benchmarks.world --opaque 0 --users 5000 --parts base --output build/plain
 """
 
 import argparse
@@ -9,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks import results
@@ -47,13 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
         num_steps=given.steps,
         seeds=range(given.seeds),
         num_subset=given.subset,
-        pictures=PICTURES,
+        pictures=PICTURES if given.opaque else place.folder,
         say=say,
     )
+    kind = "" if given.opaque else "plain-"
     for name in asked:
-        made += (part := timed(run, name))
-        results.keep("world", part)
-    results.keep("world", made)
+        made += timed(run, name)
+        results.keep("world", [replace(row, table=f"{kind}{row.table}") for row in made])
     print(json.dumps([asdict(row) for row in made], indent=1) if given.json else _table(made))
     return 0
 
@@ -87,16 +90,20 @@ def _sayer() -> Callable[[str], None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.world", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.world",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder of the world (kept)")
     parser.add_argument("--world-seed", type=int, default=0, help="another seed is another population")
     parser.add_argument(
-        "--opaque", type=int, default=0, help="things of ten whose name says nothing, as a brand's does"
+        "--opaque", type=int, default=5, help="things of ten whose name says nothing, as a brand's does"
     )
     parser.add_argument("--only-data", action="store_true", help="write the raw tables and stop")
     parser.add_argument("--parts", default="base,ablations,scaling,margin")
-    parser.add_argument("--steps", type=int, default=300, help="of every training")
+    parser.add_argument("--steps", type=int, default=160, help="of every training")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of the base")
     parser.add_argument("--subset", type=int, default=4_000, help="users judged in ablations and curves")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.results import Row, machine
+from benchmarks.results import Row, as_run, machine
 from benchmarks.world.data import Judged
 from qanchor_plugin.evaluation.comparison import Comparison, Estimate
 from qanchor_plugin.evaluation.folds import Fold
@@ -89,7 +89,7 @@ class WorldFigures:
             n=estimate.num_users,
             seeds=self.num_seeds[model],
             standard_error=estimate.standard_error,
-            command=COMMAND,
+            command=as_run(COMMAND),
             machine=machine(),
             **more,  # type: ignore[arg-type]
         )
@@ -101,4 +101,6 @@ class WorldFigures:
 
 def seconds_row(table: str, name: str, seconds: float) -> Row:
     """How long a part took."""
-    return Row(table=table, row=name, value=round(seconds, 1), unit="s", command=COMMAND, machine=machine())
+    return Row(
+        table=table, row=name, value=round(seconds, 1), unit="s", command=as_run(COMMAND), machine=machine()
+    )

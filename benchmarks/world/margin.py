@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.results import Row, machine
+from benchmarks.results import Row, as_run, machine
 from benchmarks.world.declarations import Place
 from benchmarks.world.embed import entity_keys
 from benchmarks.world.figures import COMMAND
@@ -112,7 +112,7 @@ def margin_rows(table: str, engine: str, quality: dict[float, FilterQuality]) ->
             value=value,
             unit="of pairs",
             n=count,
-            command=COMMAND,
+            command=as_run(COMMAND),
             machine=machine(),
         )
         for margin, one in quality.items()

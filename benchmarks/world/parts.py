@@ -15,9 +15,10 @@ from benchmarks.world.embed import embed_directly, embed_through_feast, largest_
 from benchmarks.world.figures import WorldFigures, seconds_row
 from benchmarks.world.training import trained, untrained
 from benchmarks.world.variants import ABLATIONS, BASE, SHARES, STEP_SHARES, UNTRAINED, Variant, scaling, steps
+from qanchor_plugin.training.own_space import KEPT
 
 COUNTS, THINGS = "counts, LR", "counts and things, LR"
-FITTED = "untrained, meaning fitted"
+FITTED = "untrained, space of behaviour"
 WRONG, SAME, BESIDE = "trained, wrong query", "trained, one query for all", "trained and counts"
 TRUTH = "true propensities"
 FEAST_CHECKED_USERS = 200
@@ -64,8 +65,8 @@ def base(run: Run) -> list[Row]:
     figures.add(THINGS, [np.hstack([people.counts, people.things])])
     figures.add_truth(TRUTH)
     read = {
-        name: [_read(run, str(untrained(run.place, base_variant, fitted=fitted)), people)]
-        for name, fitted in ((UNTRAINED, False), (FITTED, True))
+        name: [_read(run, str(untrained(run.place, base_variant, space=space)), people)]
+        for name, space in ((UNTRAINED, KEPT), (FITTED, base_variant.space))
     }
     read[BASE] = [_read(run, run.trained(base_variant, seed), people) for seed in run.seeds]
     for model, seeds in read.items():
@@ -107,7 +108,7 @@ def curves(run: Run) -> list[Row]:
     by_share, by_steps = scaling(), steps(run.num_steps)
     distinct = {one.name: one for one in (*by_share, *by_steps)}
     figures = _judged_directly(run, list(distinct.values()))
-    engine = str(untrained(run.place, Variant(name=BASE), fitted=False))
+    engine = str(untrained(run.place, Variant(name=BASE)))
     figures.add(UNTRAINED, [embed_directly(run.place, engine, QUERIES, figures.people.users.tolist())])
     level = figures.row("world-scaling", UNTRAINED)
     shares = [
@@ -132,7 +133,7 @@ def margins(run: Run) -> list[Row]:
     """Precision and recall of the margin filter on planted twins, untrained and trained."""
     variant, sibling = Variant(name=BASE), siblings(run.place)[: run.num_subset]
     engines = {
-        UNTRAINED: str(untrained(run.place, variant, fitted=False)),
+        UNTRAINED: str(untrained(run.place, variant)),
         BASE: run.trained(variant, run.seeds[0]),
     }
     rows: list[Row] = []

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from deltalake import DeltaTable, write_deltalake
 
 from benchmarks.world.declarations import OWN_ADAPTERS, Place
@@ -14,11 +13,12 @@ from benchmarks.world.lake import ENGINE
 from benchmarks.world.variants import Variant, folder_name
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.config import PRESETS
+from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.schemas import PAIRS_TABLE
 from qanchor_plugin.training.batches import BatchPlan
 from qanchor_plugin.training.objective import ObjectivePlan
-from qanchor_plugin.training.own_space import set_space
-from qanchor_plugin.training.pretrain import PretrainPlan, pretrain
+from qanchor_plugin.training.own_space import KEPT, fit_own_space
+from qanchor_plugin.training.pretrain import PretrainPlan, open_batches, pretrain
 from qanchor_plugin.training.trainer import TrainPlan
 from qanchor_plugin.training.useru import PairPlan
 
@@ -51,6 +51,7 @@ def plan_of(place: Place, start: Path, variant: Variant, *, num_steps: int, seed
         objective=ObjectivePlan(**variant.objective),
         batches=BatchPlan(seed=seed),
         train=TrainPlan(**{"steps": num_steps, "seed": seed, **variant.train}),
+        space=variant.space,
         until=place.cutoff_us,
         device="cpu",
     )
@@ -63,38 +64,29 @@ def trained(place: Place, variant: Variant, *, num_steps: int, seed: int) -> Pat
     done = folder / DONE
     if not done.is_file() or done.read_text() != told:
         shutil.rmtree(folder, ignore_errors=True)
-        start = untrained(place, variant, fitted=True)
+        start = untrained(place, variant)
         plan = plan_of(place, start, variant, num_steps=num_steps, seed=seed)
         pretrain(place.settings(lake=lake_of_share(place, variant.user_share)), place.profile, plan, folder)
         done.write_text(told)
     return folder / "engine"
 
 
-def untrained(place: Place, variant: Variant, *, fitted: bool) -> Path:
-    """The folder of an engine with the variant's config and no training.
+def untrained(place: Place, variant: Variant, *, space: str = KEPT) -> Path:
+    """The folder of an engine with the variant's config and no training step.
 
     Args:
-        fitted: its meaning space is that of the lake's own texts, not the preset's of groceries. Label-free,
-            and as much a part of training as the first step.
+        space: what its meaning heads compare in: the preset's own (of groceries), or fitted on this world as
+            training would do it. Label-free, and as much a part of training as the first step.
     """
     config = PRESETS[ENGINE].with_(**{**OWN_ADAPTERS, **variant.engine})
     engine = QueryAnchorEngine.untrained(config, device="cpu")
-    if fitted:
-        fit_meaning_space(engine, place.lake)
-    name = "-".join(["untrained", *sorted(variant.engine), *(["fitted"] if fitted else [])])
+    settings, name = place.settings(), "-".join(["untrained", *sorted(variant.engine)])
+    if space != KEPT:
+        tables = LakeTables(settings.lake)
+        fit_own_space(engine, open_batches(tables, settings, place.profile, engine, BatchPlan()), space)
+        name = f"{name}-{space}"
     engine.save_pretrained(place.engines / name)
     return place.engines / name
-
-
-def fit_meaning_space(engine: QueryAnchorEngine, lake: Path) -> None:
-    """The engine's meaning heads compare in the space of the texts that the lake holds vectors of; the
-    world's events all stand before the cutoff."""
-    table = DeltaTable(str(lake / "event_vectors")).to_pyarrow_table(
-        filters=[("encoder_id", "=", engine.encoder_id)]
-    )
-    stored = b"".join(table["vector"].to_pylist())
-    vectors = np.frombuffer(stored, "<f2").reshape(-1, engine.encoder_dim).astype(np.float32)
-    set_space(engine, vectors)
 
 
 def lake_of_share(place: Place, share: float) -> Path:

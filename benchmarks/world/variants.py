@@ -16,6 +16,7 @@ class Variant:
         name: for people and folders.
         paper_loss: how much lower the paper's AUC is than its base (.8104); None where it has no figure.
         engine: changes of the engine's config; objective, train: of those plans.
+        space: what training begins with, see ``PretrainPlan``.
         user_share: share of the users whose pairs are trained on.
     """
 
@@ -24,6 +25,7 @@ class Variant:
     engine: Mapping[str, Any] = field(default_factory=dict)
     objective: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    space: str = "behaviour"
     user_share: float = 1.0
 
 
@@ -38,9 +40,10 @@ ABLATIONS: tuple[Variant, ...] = (
     Variant(name="no margin filter", paper_loss=0.0057, objective={"margin": None}),
     Variant(name="no next token", paper_loss=0.0043, objective={"next_token_weight": 0.0}),
     Variant(name="no contrastive", paper_loss=0.0437, objective={"contrastive_weight": 0.0}),
+    Variant(name="space of texts, not behaviour", space="texts"),
     Variant(name="no outcome and outlook", objective={"outcome_weight": 0.0, "outlook_weight": 0.0}),
 )
-"""The paper's table (Query-as-Anchor §8), and the one term that is ours."""
+"""The paper's table (Query-as-Anchor §8), and what is ours."""
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
 STEP_SHARES = (0.125, 0.25, 0.5, 1.0)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "Examples:  qanchor train --profile shopper --output engines/shopper  ·  "
     "qanchor train --output engines/shopper --resume  ·  "
+    "qanchor train --output engines/brands --space behaviour  ·  "
     "qanchor train --output engines/long --steps 2000 --lr 5e-4 --seed 1 --until 2017-09-01  ·  "
     "accelerate launch -m qanchor_plugin.cli.main train --engine qwen2.5-0.5b --output engines/qwen"
 )
@@ -37,9 +38,14 @@ def train(
         str | None,
         typer.Option("--until", metavar="INSTANT", help="Refuse pairs that tell of anything from then on."),
     ] = None,
-    own_texts: Annotated[
-        bool, typer.Option("--own-texts", help="Fit the meaning space on your texts first (not with hf).")
-    ] = False,
+    space: Annotated[
+        str,
+        typer.Option(
+            "--space",
+            help="What demo's heads find alike: engine (as they do now), or first fitted on your data: texts "
+            "(that read alike) or behaviour (of the same users, whatever the names).",
+        ),
+    ] = "engine",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")
     ] = False,
@@ -49,7 +55,7 @@ def train(
     """Train an engine on the pairs that qanchor pairs made of your own behaviour; no label is needed."""
     target = output.resolve()
     with noise_to_stderr():
-        report = run(repo, profile, target, engine, steps, lr, seed, until, own_texts, resume)
+        report = run(repo, profile, target, engine, steps, lr, seed, until, space, resume)
     if as_json:
         print_json(report.to_dict())
         return
@@ -65,7 +71,7 @@ def run(
     lr: float | None,
     seed: int,
     until: str | None,
-    own_texts: bool,
+    space: str,
     resume: bool,
 ) -> "PretrainReport":
     """``target`` holds a trained engine.
@@ -91,7 +97,7 @@ def run(
             train=TrainPlan(seed=seed, **chosen),
             batches=BatchPlan(seed=seed),
             until=None if until is None else to_micros(parse_instant("--until", until)),
-            own_texts=own_texts,
+            space=space,
             device=here.settings.device,
         )
         return pretrain(here.settings, declared, plan, target, progress=default_watcher(), resume=resume)

@@ -11,6 +11,7 @@ from qanchor_plugin.errors import EngineError
 BACKBONES = ("meaning", "hf")
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 TOKEN_DTYPES = ("float16", "float32", "bfloat16")
+SPACES = ("texts", "behaviour")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class EngineConfig:
         embedding_dim, projection_dim: the projection MLP's output and inner width.
         num_layers, num_heads, meaning_dim, betas, rope_base: the ``meaning`` backbone's; the first
             ``len(betas)`` heads of each layer attend by meaning. Unused (0, ()) for ``hf``.
+        space: what those heads find alike: ``texts`` that read alike, or ``behaviour`` of the same users
+            (fitted on a lake, see :mod:`qanchor_plugin.training.behaviour_space`).
         seed: of untrained weights.
         length_multiple: prefixes and packed suffixes are padded to multiples of this.
         token_budget: most prefix and suffix tokens of one forward.
@@ -71,6 +74,7 @@ class EngineConfig:
     meaning_dim: int = 0
     betas: tuple[float, ...] = ()
     rope_base: float = 0.0
+    space: str = "texts"
     seed: int = 20170901
     length_multiple: int = 16
     token_budget: int = 16384
@@ -89,6 +93,7 @@ class EngineConfig:
             "dtype": DTYPES,
             "token_dtype": TOKEN_DTYPES,
             "time": ("day", "index"),
+            "space": SPACES,
         }
         faults = [
             f"{key} is {getattr(self, key)!r}; accepted are {list(accepted)}."

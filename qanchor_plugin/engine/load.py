@@ -74,6 +74,8 @@ def read_meaning_space(modules: EngineModules) -> None:
             f"{MEANING_SPACE} holds a basis of shape {tensors['basis'].shape}, which does not fit the "
             "config. Write it again: python -m qanchor_plugin.engine.fit_meaning."
         )
+    if space.query_basis is not None:  # until it is fitted, queries are mapped as texts are
+        tensors["query_basis"] = tensors["basis"]
     space.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
 
 

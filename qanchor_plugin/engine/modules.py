@@ -26,17 +26,23 @@ from qanchor_plugin.engine.suffix import (
 
 
 class MeaningSpace(nn.Module):
-    """Fixed projection of encoder vectors in which meaning heads compare: centred, normalised, reduced."""
+    """Fixed projections of encoder vectors in which meaning heads compare: centred, normalised, reduced.
+
+    Of ``texts``, both sides share one orthogonal basis. Of ``behaviour``, texts and queries have a map each
+    into the directions in which users differ, and are normalised there.
+    """
 
     text_mean: Tensor
     query_mean: Tensor
     basis: Tensor
+    query_basis: Tensor | None
 
-    def __init__(self, encoder_dim: int, meaning_dim: int) -> None:
+    def __init__(self, encoder_dim: int, meaning_dim: int, *, of_behaviour: bool = False) -> None:
         super().__init__()
         self.register_buffer("text_mean", torch.zeros(encoder_dim))
         self.register_buffer("query_mean", torch.zeros(encoder_dim))
         self.register_buffer("basis", torch.zeros(encoder_dim, meaning_dim))
+        self.register_buffer("query_basis", torch.zeros(encoder_dim, meaning_dim) if of_behaviour else None)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,11 +51,22 @@ class MeaningSpace(nn.Module):
 
     def texts(self, vectors_NE: Tensor) -> Tensor:
         """Event texts and group names as keys: (N, E) to (N, M)."""
-        return nn.functional.normalize(vectors_NE - self.text_mean, dim=-1) @ self.basis
+        centred = nn.functional.normalize(vectors_NE - self.text_mean, dim=-1)
+        if self.query_basis is None:
+            return centred @ self.basis
+        return nn.functional.normalize(centred @ self.basis, dim=-1)
 
     def queries(self, vectors_NE: Tensor) -> Tensor:
         """Queries, in the same space: (N, E) to (N, M)."""
-        return nn.functional.normalize(vectors_NE - self.query_mean, dim=-1) @ self.basis
+        centred = nn.functional.normalize(vectors_NE - self.query_mean, dim=-1)
+        if self.query_basis is None:
+            return centred @ self.basis
+        return nn.functional.normalize(centred @ self.query_basis, dim=-1)
+
+
+def empty_space(config: EngineConfig) -> MeaningSpace:
+    """The meaning space of a config, all zeros: what is loaded or fitted comes next."""
+    return MeaningSpace(config.encoder_dim, config.meaning_dim, of_behaviour=config.space == "behaviour")
 
 
 class EngineModules(nn.Module):
@@ -63,7 +80,7 @@ class EngineModules(nn.Module):
         self.backbone: MeaningBackbone | CausalLMBackbone = (
             MeaningBackbone(config) if by_meaning else CausalLMBackbone(model)
         )
-        self.space = MeaningSpace(config.encoder_dim, config.meaning_dim) if by_meaning else None
+        self.space = empty_space(config) if by_meaning else None
         self.start = nn.Parameter(torch.zeros(config.hidden)) if by_meaning else None
         self.suffix = SuffixEncoder(
             config.hidden,
@@ -157,6 +174,8 @@ class EngineModules(nn.Module):
         state = {f"hierarchy.{k}": v for k, v in self.hierarchy.state_dict().items()}
         if self.space is not None and self.start is not None:
             state |= {"start": self.start, "text_mean": self.space.text_mean, "basis": self.space.basis}
+            if self.space.query_basis is not None:  # texts are normalised after it, too
+                state["query_basis"] = self.space.query_basis
         if isinstance(self.backbone, CausalLMBackbone):
             state["embeddings"] = self.backbone.model.get_input_embeddings().weight
         return state

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from qanchor_plugin.backend.lake_reader import LakeReader
@@ -20,6 +21,7 @@ from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.sequence.history import UInt8
+from qanchor_plugin.sequence.slice import UserSlice
 from qanchor_plugin.training.pair_table import NO_PAIRS, PairTable
 from qanchor_plugin.training.reading import Reading
 from qanchor_plugin.training.shard_readings import ShardReadings
@@ -93,18 +95,10 @@ class BatchPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("readings_per_step", "steps_per_shard", "max_cached_shards"):
-            if getattr(self, name) < 1:
-                raise InputDataError(f"batch plan: {name} is {getattr(self, name)}; it must be 1 or more.")
-        for name in (
-            "queries_per_step",
-            "told_per_step",
-            "other_pairs_per_reading",
-            "held_out_batches",
-            "seed",
-        ):
-            if getattr(self, name) < 0:
-                raise InputDataError(f"batch plan: {name} is {getattr(self, name)}; it must be 0 or more.")
+        for name, value in vars(self).items():
+            least = 1 if name in ("readings_per_step", "steps_per_shard", "max_cached_shards") else 0
+            if name != "kinds" and value < least:
+                raise InputDataError(f"batch plan: {name} is {value}; it must be {least} or more.")
 
 
 class PairBatches:
@@ -174,6 +168,15 @@ class PairBatches:
                 self._held_out.append(self._made(shard, self._keys(shard, random), random))
         return iter(self._held_out)
 
+    def newest_slices(self) -> Iterator[UserSlice]:
+        """Every user that is trained on, once, as seen at the newest cutoff of their pairs."""
+        for number in self._shards:
+            yield from self._opened(number, held_out=False).newest_slices()
+
+    def vectors_of(self, ids: UInt8) -> npt.NDArray[np.float32]:
+        """(N, E) of texts by their (N, 16) ids."""
+        return self._vectors.lookup(ids).astype(np.float32)
+
     def _shard_at(self, step: int) -> int:
         """Every shard in turn for ``steps_per_shard`` steps, in another order each round."""
         turn, place = divmod(step // self.plan.steps_per_shard, len(self._shards))
@@ -221,7 +224,7 @@ class PairBatches:
         if all(shard.is_empty(key) for key in keys):
             shard.refuse_if_all_empty()
         moved, ids = _compacted(readings, shard.text_ids())
-        vectors = self._vectors.lookup(ids).astype(np.float32)
+        vectors = self.vectors_of(ids)
         pairs = shard.pairs
         return PairBatch(
             readings=moved,

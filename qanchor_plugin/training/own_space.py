@@ -1,4 +1,4 @@
-"""The meaning space of one's own texts: what meaning heads compare in."""
+"""The meaning space of one's own data: what meaning heads compare in."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,36 +6,57 @@ import torch
 
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.fit_meaning import fit
+from qanchor_plugin.engine.modules import empty_space
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.training.batches import PairBatches
+from qanchor_plugin.training.behaviour_space import count_things, fit_behaviour
+
+KEPT = "engine"
+SPACES = (KEPT, "texts", "behaviour")
+"""What a training begins with: the engine's own space, or one fitted on the lake."""
 
 
-def fit_own_space(engine: QueryAnchorEngine, batches: PairBatches, *, num_batches: int = 16) -> int:
-    """The engine's space is fitted on the texts of the first batches' readings; how many those are.
+def fit_own_space(engine: QueryAnchorEngine, batches: PairBatches, space: str) -> None:
+    """A ``meaning`` engine compares in a space fitted on what training may see; a ``hf`` engine has none
+    and is left alone.
 
-    Only texts that stood before a reading's cutoff are seen. A ``hf`` engine has no such space: 0.
+    Args:
+        space: one of ``SPACES``.
 
     Raises:
-        InputDataError: fewer texts than the space has directions.
+        InputDataError: the lake holds too little to fit it on.
     """
-    if engine.modules.space is None:
-        return 0
+    if engine.modules.space is None or space == KEPT:
+        return
+    (fit_to_texts if space == "texts" else fit_to_behaviour)(engine, batches)
+
+
+def fit_to_texts(engine: QueryAnchorEngine, batches: PairBatches, *, num_batches: int = 16) -> None:
+    """The space holds the leading directions of the texts of the first batches' readings."""
     seen = [batches.batch(step).vectors_VE.numpy() for step in range(num_batches)]
     vectors = np.unique(np.concatenate(seen), axis=0)
     wanted = engine.config.meaning_dim
     if len(vectors) <= wanted:
         raise InputDataError(
             f"training batches name {len(vectors)} distinct texts; a meaning space of {wanted} directions "
-            "needs more. Leave the engine's own space (no --own-texts), or declare richer texts."
+            "needs more. Leave the engine's own space (--space engine), or declare richer texts."
         )
-    set_space(engine, vectors)
-    return len(vectors)
+    set_space(engine, "texts", fit(vectors, wanted))
 
 
-def set_space(engine: QueryAnchorEngine, vectors_VE: npt.NDArray[np.float32]) -> None:
-    """A ``meaning`` engine's heads compare in the space of these vectors of texts (V, E)."""
-    fitted = fit(vectors_VE, engine.config.meaning_dim)
-    space = {name: torch.from_numpy(value) for name, value in fitted.items()}
-    if engine.modules.space is not None:
-        engine.modules.space.load_state_dict(space)
-        engine.forget_digests()
+def fit_to_behaviour(engine: QueryAnchorEngine, batches: PairBatches) -> None:
+    """The space holds the directions in which the users that are trained on differ."""
+    seen = count_things(batches.newest_slices())
+    mean = batches.vectors_of(seen.text_ids).mean(axis=0)
+    fitted = fit_behaviour(batches.vectors_of(seen.ids), seen.counts, mean, engine.config.meaning_dim)
+    set_space(engine, "behaviour", fitted)
+
+
+def set_space(engine: QueryAnchorEngine, space: str, fitted: dict[str, npt.NDArray[np.float32]]) -> None:
+    """The engine's meaning heads compare in the fitted space; all else of it stays."""
+    config = engine.config.with_(space=space)
+    made = empty_space(config).to(engine.device)
+    made.load_state_dict({name: torch.from_numpy(value) for name, value in fitted.items()})
+    engine.config = engine.modules.config = config
+    engine.modules.space = made.requires_grad_(False)
+    engine.forget_digests()

@@ -20,7 +20,7 @@ from qanchor_plugin.errors import EngineError, InputDataError
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.training.batches import BatchPlan, PairBatches
 from qanchor_plugin.training.objective import Objective, ObjectivePlan
-from qanchor_plugin.training.own_space import fit_own_space
+from qanchor_plugin.training.own_space import KEPT, SPACES, fit_own_space
 from qanchor_plugin.training.pair_table import NO_PAIRS, PairsBuild, last_build
 from qanchor_plugin.training.sanity import Sanity, sanity_of
 from qanchor_plugin.training.trainer import Trainer, TrainPlan, TrainReport
@@ -40,8 +40,8 @@ class PretrainPlan:
         engine: a preset or a folder: what training begins with.
         engine_changes: of its config, for ablations; a folder's weights must still fit.
         train, batches, objective: the parts' own plans.
-        own_texts: fit the meaning space of a ``meaning`` engine on the lake's texts before training, for
-            behaviour unlike what the engine has seen.
+        space: of a ``meaning`` engine's heads: the ``engine``'s own, or fitted before training on the lake's
+            ``texts`` or ``behaviour`` (see :mod:`.behaviour_space`), for data unlike what it has seen.
         lora: of an ``hf`` backbone; None leaves it frozen. A ``meaning`` engine is trained whole.
         until: refuse pairs that tell of anything from this instant on (microseconds); None takes any.
         device: ``auto`` (cuda when it is there), ``cpu`` or ``cuda``.
@@ -52,10 +52,14 @@ class PretrainPlan:
     train: TrainPlan = field(default_factory=TrainPlan)
     batches: BatchPlan = field(default_factory=BatchPlan)
     objective: ObjectivePlan = field(default_factory=ObjectivePlan)
-    own_texts: bool = False
+    space: str = KEPT
     lora: LoraPlan | None = field(default_factory=LoraPlan)
     until: int | None = None
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise InputDataError(f"space is {self.space!r}; accepted are {list(SPACES)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-like values."""
@@ -123,8 +127,7 @@ def pretrain(
     accelerator = accelerator_for(plan.train, device)
     engine = starting_engine(plan, device)
     batches = open_batches(tables, settings, profile, engine, plan.batches)
-    if plan.own_texts:
-        fit_own_space(engine, batches)
+    fit_own_space(engine, batches, plan.space)
     before = engine.digest
     told, sanity = _trained(engine, batches, profile, plan, folder, progress=progress, resume=resume)
     if accelerator.is_main_process:
@@ -167,7 +170,7 @@ def _trained(
         "profile": profile.digest,
         "batches": asdict(plan.batches),
         "objective": asdict(plan.objective),
-        "own_texts": plan.own_texts,
+        "space": plan.space,
         "lora": None if plan.lora is None else plan.lora.to_dict(),
     }
     with (

@@ -12,11 +12,11 @@ from benchmarks.world.declarations import ASKED, Place
 from benchmarks.world.embed import embed_directly, embed_through_feast, entity_keys, largest_difference
 from benchmarks.world.lake import make_lake
 from benchmarks.world.margin import FUTURE_BINS, future_cutoff, towers_of
-from benchmarks.world.training import fit_meaning_space, lake_of_share, make_pairs
+from benchmarks.world.training import lake_of_share, make_pairs, untrained
+from benchmarks.world.variants import Variant
 from qanchor_plugin.backend import LocalBackend
 from qanchor_plugin.backend.protocol import Ask
 from qanchor_plugin.engine import QueryAnchorEngine
-from qanchor_plugin.engine.config import DEMO
 from qanchor_plugin.evaluation.synthetic import World
 from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES
 from qanchor_plugin.schemas import PAIRS_TABLE
@@ -74,10 +74,14 @@ def test_the_towers_read_users_as_the_backend_does(place: Place) -> None:
     np.testing.assert_allclose(np.linalg.norm(answer, axis=1), 1.0, atol=1e-5)
 
 
-def test_the_meaning_space_is_that_of_the_lakes_texts(place: Place) -> None:
-    engine = QueryAnchorEngine.untrained(DEMO, device="cpu")
-    before = engine.modules.space.basis.clone()
-    fit_meaning_space(engine, place.lake)
-    basis = engine.modules.space.basis.numpy()
+def test_the_meaning_space_is_fitted_as_training_would(place: Place) -> None:
+    make_pairs(place, questions_per_shard=8)
+    own, texts, behaviour = (
+        QueryAnchorEngine.load(str(untrained(place, Variant(name="any"), space=space)), device="cpu")
+        for space in ("engine", "texts", "behaviour")
+    )
+    basis = texts.modules.space.basis.numpy()
     np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-4)
-    assert float((engine.modules.space.basis - before).abs().max()) > 0.01
+    assert float((texts.modules.space.basis - own.modules.space.basis).abs().max()) > 0.01
+    assert behaviour.config.space == "behaviour"
+    assert len({own.digest, texts.digest, behaviour.digest}) == 3

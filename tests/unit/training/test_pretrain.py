@@ -104,6 +104,21 @@ def test_an_ablation_changes_the_config_of_a_preset_and_of_a_folder(trained):
         starting_engine(PretrainPlan(engine=str(folder / "engine"), engine_changes={"num_layers": 3}), cpu)
 
 
+def test_training_may_begin_with_a_space_of_the_users_own_behaviour(settings, tmp_path):
+    plan = PretrainPlan(**{**vars(PLAN), "space": "behaviour"})
+    report = pretrain(settings, PROFILE, plan, tmp_path)
+    engine = QueryAnchorEngine.load(str(report.engine_folder), device="cpu")
+    assert engine.config.space == "behaviour"
+    assert report.digest_before != demo_engine().digest
+    again = pretrain(settings, PROFILE, plan, tmp_path, resume=True)
+    assert again.digest_after == report.digest_after
+    other = PretrainPlan(**{**vars(PLAN), "space": "engine"})
+    with pytest.raises(EngineError, match="another architecture"):
+        pretrain(settings, PROFILE, other, tmp_path, resume=True)
+    with pytest.raises(InputDataError, match="space is 'names'; accepted are"):
+        PretrainPlan(space="names")
+
+
 def test_gradient_checkpointing_needs_a_language_model(settings, tmp_path):
     plan = PretrainPlan(
         **{**vars(PLAN), "train": TrainPlan(**{**vars(TRAIN), "gradient_checkpointing": True})}

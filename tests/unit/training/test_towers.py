@@ -47,7 +47,9 @@ def engine(request, engine_named) -> QueryAnchorEngine:
     return engine_named(request.param)
 
 
-@pytest.mark.parametrize("changes", [{}, {"user_token": False}, {"modality_tokens": False}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"user_token": False}, {"modality_tokens": False}, {"space": "behaviour"}]
+)
 def test_soft_tokens_are_the_builder_s(engine, users, changes):
     config = engine.config.with_(**changes, token_dtype="float32")
     parts = {} if config.backbone == "meaning" else {"model": engine.modules.backbone.model}

@@ -1,0 +1,157 @@
+"""A meaning space of behaviour: what the same users do is alike, whatever it is called."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from qanchor_plugin.engine.modules import MeaningSpace
+from qanchor_plugin.errors import InputDataError
+from qanchor_plugin.identity import text_id
+from qanchor_plugin.sequence.slice import GroupToken, ModalitySlice, Summary, UserSlice
+from qanchor_plugin.training import behaviour_space
+from qanchor_plugin.training.behaviour_space import LEAST_USERS, count_things, fit_behaviour
+
+NUM_USERS, NUM_INTERESTS, THINGS_EACH, WIDTH, MOST = 600, 4, 6, 384, 64
+INTEREST_OF = np.repeat(np.arange(NUM_INTERESTS), THINGS_EACH)
+
+
+def planted_counts(strength: float) -> np.ndarray:
+    """(600, 24): each user has one interest and does its things ``strength`` times as often."""
+    random = np.random.default_rng(0)
+    own = random.integers(0, NUM_INTERESTS, NUM_USERS)
+    rate = np.where(own[:, None] == INTEREST_OF, 0.5 * strength, 0.5)
+    return random.poisson(rate).astype(np.float32)
+
+
+def meaningless_names() -> np.ndarray:
+    """(24, 384) unit vectors that know nothing of each other."""
+    made = np.random.default_rng(1).normal(size=(len(INTEREST_OF), WIDTH))
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+
+def space_of(fitted: dict[str, np.ndarray]) -> MeaningSpace:
+    made = MeaningSpace(WIDTH, MOST, of_behaviour=True)
+    made.load_state_dict({name: torch.from_numpy(value) for name, value in fitted.items()})
+    return made
+
+
+@pytest.fixture(scope="module")
+def space() -> MeaningSpace:
+    names = meaningless_names()
+    return space_of(fit_behaviour(names, planted_counts(6.0), names.mean(axis=0), MOST))
+
+
+def test_things_of_one_interest_are_alike_and_of_two_are_not(space):
+    keys = space.texts(torch.from_numpy(meaningless_names())).numpy()
+    cosines = keys @ keys.T
+    same = INTEREST_OF[:, None] == INTEREST_OF
+    assert cosines[same].min() > 0.8
+    assert cosines[~same].max() < 0.2
+    names = meaningless_names() - meaningless_names().mean(axis=0)
+    names /= np.linalg.norm(names, axis=1, keepdims=True)
+    other_thing = same & ~np.eye(len(same), dtype=bool)
+    assert np.abs((names @ names.T)[other_thing]).max() < 0.3  # the names alone do not say it
+
+
+def test_a_question_about_one_thing_finds_what_goes_with_it(space):
+    names = meaningless_names()
+    noise = (np.random.default_rng(2).normal(size=WIDTH) / np.sqrt(WIDTH)).astype(np.float32)
+    for thing in (0, 7, 23):
+        asked = space.queries(torch.from_numpy(names[thing] + noise)[None])[0].numpy()
+        nearest = np.argsort(-(space.texts(torch.from_numpy(names)).numpy() @ asked))[:THINGS_EACH]
+        assert set(INTEREST_OF[nearest]) == {INTEREST_OF[thing]}
+        assert np.linalg.norm(asked) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_as_many_directions_are_kept_as_users_differ_in(space):
+    used = np.abs(space.basis.numpy()).max(axis=0) > 0
+    assert used.sum() == NUM_INTERESTS - 1  # an interest more is what the others leave
+    assert not used[NUM_INTERESTS:].any()
+    one = fit_behaviour(meaningless_names(), planted_counts(6.0), np.zeros(WIDTH, np.float32), 1)
+    assert one["basis"].shape == one["query_basis"].shape == (WIDTH, 1)
+
+
+def test_busy_users_are_no_direction():
+    random = np.random.default_rng(3)
+    busy = random.gamma(1.0, 2.0, (NUM_USERS, 1))
+    counts = random.poisson(busy * np.ones(len(INTEREST_OF))).astype(np.float32)
+    with pytest.raises(InputDataError, match=r"nothing that goes together.*--space texts"):
+        fit_behaviour(meaningless_names(), counts, np.zeros(WIDTH, np.float32), MOST)
+
+
+def test_chance_is_no_direction():
+    with pytest.raises(InputDataError, match=r"600 users.*more than chance"):
+        fit_behaviour(meaningless_names(), planted_counts(1.0), np.zeros(WIDTH, np.float32), MOST)
+
+
+def slice_of(groups: dict[str, int], texts: tuple[str, ...] = ()) -> UserSlice:
+    def summary(count: int) -> Summary:
+        return Summary(count=count, count_30=0, count_90=0, first_at=0, last_at=0, amounts=np.zeros(0))
+
+    ids = np.frombuffer(b"".join(text_id(one) for one in texts), np.uint8).reshape(-1, 16)
+    return UserSlice(
+        user=b"u",
+        user_key="{}",
+        cutoff=1,
+        modalities=(
+            ModalitySlice(
+                name="m",
+                kind="events",
+                text_id=ids,
+                event_at=np.zeros(len(ids), np.int64),
+                num_visible=len(ids),
+                summary=None,
+            ),
+        ),
+        groups=tuple(
+            GroupToken(
+                modality="m",
+                key="g",
+                text_id=np.frombuffer(text_id(name), np.uint8),
+                summary=summary(count),
+            )
+            for name, count in groups.items()
+        ),
+        num_groups_visible=len(groups),
+        num_events=len(ids),
+        as_of=0,
+        visible_digest="",
+    )
+
+
+@dataclass
+class Endless:
+    """Slices without end; remembers how many were taken."""
+
+    taken: int = 0
+
+    def __iter__(self) -> Iterator[UserSlice]:
+        while True:
+            self.taken += 1
+            yield slice_of({"tea": 2, "milk": 1})
+
+
+def test_counts_are_the_users_groups_and_rare_things_are_left_out():
+    users = [slice_of({"tea": number, "milk": 1}, ("bought tea",)) for number in range(1, LEAST_USERS + 1)]
+    users += [slice_of({"milk": 3, "caviar": 9}), slice_of({})]
+    seen = count_things(users)
+    assert seen.counts[:, 0].tolist() == [1.0] * LEAST_USERS + [3.0, 0.0]  # milk has the most users
+    assert seen.counts[:, 1].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0]
+    assert [one.tobytes() for one in seen.ids] == [text_id("milk"), text_id("tea")]
+    named = {one.tobytes() for one in seen.text_ids}
+    assert named == {text_id(one) for one in ("tea", "milk", "caviar", "bought tea")}
+
+
+def test_at_most_so_many_users_are_read(monkeypatch):
+    monkeypatch.setattr(behaviour_space, "MOST_USERS", 7)
+    endless = Endless()
+    assert count_things(endless).counts.shape == (7, 2)
+    assert endless.taken <= 8
+
+
+def test_a_profile_without_groups_is_refused():
+    with pytest.raises(InputDataError, match="Declare group_by keys"):
+        count_things([slice_of({}, ("bought tea",))] * 10)
