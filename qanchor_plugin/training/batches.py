@@ -21,7 +21,7 @@ from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.sequence.history import UInt8
-from qanchor_plugin.sequence.slice import UserSlice
+from qanchor_plugin.sequence.slice import Sight, sight_at
 from qanchor_plugin.training.pair_table import NO_PAIRS, PairTable
 from qanchor_plugin.training.reading import Reading
 from qanchor_plugin.training.shard_readings import ShardReadings
@@ -168,10 +168,12 @@ class PairBatches:
                 self._held_out.append(self._made(shard, self._keys(shard, random), random))
         return iter(self._held_out)
 
-    def newest_slices(self) -> Iterator[UserSlice]:
+    def newest_sights(self) -> Iterator[Sight]:
         """Every user that is trained on, once, as seen at the newest cutoff of their pairs."""
         for number in self._shards:
-            yield from self._opened(number, held_out=False).newest_slices()
+            newest = self.table.newest_cutoffs(number)
+            for user, history in self._reader.histories(self._profile, list(newest)).items():
+                yield sight_at(history, self._profile, newest[user])
 
     def vectors_of(self, ids: UInt8) -> npt.NDArray[np.float32]:
         """(N, E) of texts by their (N, 16) ids."""

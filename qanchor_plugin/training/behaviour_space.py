@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.identity import TEXT_ID_BYTES
-from qanchor_plugin.sequence.slice import UserSlice
+from qanchor_plugin.sequence.slice import Sight
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.floating]
@@ -50,21 +50,19 @@ class ThingCounts:
     text_ids: UInt8
 
 
-def count_things(slices: Iterable[UserSlice]) -> ThingCounts:
-    """The groups of the first ``MOST_USERS`` slices, one a user; those of ``LEAST_USERS`` users or more.
+def count_things(sights: Iterable[Sight]) -> ThingCounts:
+    """The groups of the first ``MOST_USERS`` sights, one a user; those of ``LEAST_USERS`` users or more.
 
     Raises:
         InputDataError: fewer than two such things.
     """
     rows: list[dict[bytes, int]] = []
     texts: set[bytes] = set()
-    for one, _ in zip(slices, range(MOST_USERS), strict=False):
-        counted: Counter[bytes] = Counter()
-        for group in one.groups:
-            counted[group.text_id.tobytes()] += group.summary.count
-        rows.append(counted)
-        texts.update(counted)
-        texts.update(row.tobytes() for modality in one.modalities for row in modality.text_id)
+    for sight, _ in zip(sights, range(MOST_USERS), strict=False):
+        visible = sight.events().values()
+        rows.append(_counted([one.groups for one in visible]))
+        texts.update(rows[-1])
+        texts.update(_counted([one.text_id for one in visible]))
     users_of = Counter(thing for row in rows for thing in row)
     common = sorted((-count, thing) for thing, count in users_of.items() if count >= LEAST_USERS)
     things = [thing for _, thing in common[:MOST_THINGS]]
@@ -76,6 +74,15 @@ def count_things(slices: Iterable[UserSlice]) -> ThingCounts:
         )
     counts = np.array([[row.get(thing, 0) for thing in things] for row in rows], np.float32)
     return ThingCounts(ids=_ids(things), counts=counts, text_ids=_ids(sorted(texts)))
+
+
+def _counted(ids: list[UInt8]) -> dict[bytes, int]:
+    """How often each id occurs; zeros stand for none."""
+    flat = np.concatenate([np.ascontiguousarray(one).reshape(-1, TEXT_ID_BYTES) for one in ids])
+    distinct, counts = np.unique(flat.view(f"V{TEXT_ID_BYTES}").ravel(), return_counts=True)
+    found = dict(zip((one.tobytes() for one in distinct), counts.tolist(), strict=True))
+    found.pop(bytes(TEXT_ID_BYTES), None)
+    return found
 
 
 def fit_behaviour(

@@ -46,7 +46,7 @@ def fit_to_texts(engine: QueryAnchorEngine, batches: PairBatches, *, num_batches
 
 def fit_to_behaviour(engine: QueryAnchorEngine, batches: PairBatches) -> None:
     """The space holds the directions in which the users that are trained on differ."""
-    seen = count_things(batches.newest_slices())
+    seen = count_things(batches.newest_sights())
     mean = batches.vectors_of(seen.text_ids).mean(axis=0)
     fitted = fit_behaviour(batches.vectors_of(seen.ids), seen.counts, mean, engine.config.meaning_dim)
     set_space(engine, "behaviour", fitted)

@@ -128,15 +128,28 @@ class PairTable:
         Raises:
             LakeError: they cannot be read.
         """
-        where = self._where & (ds.field(S.SHARD) == number) & (ds.field(S.HELD_OUT) == held_out)
-        wanted = list(_COLUMNS)
-        try:
-            rows = self._rows.to_table(columns=wanted, filter=where)
-        except (OSError, pa.ArrowException) as error:
-            raise LakeError(f"shard {number} of {self._path} cannot be read ({error}). {NO_PAIRS}") from error
+        rows = self._read(list(_COLUMNS), number, held_out=held_out)
         self.num_rows_read += rows.num_rows
         order = [(name, "ascending") for name in (S.USER, S.CUTOFF, S.KIND, S.QUERY, S.ANSWER)]
         return _pair_rows(rows.sort_by(order))
+
+    def newest_cutoffs(self, number: int) -> dict[bytes, int]:
+        """The newest cutoff (microseconds) of each user of the shard that is trained on, by ascending user.
+
+        Raises:
+            LakeError: they cannot be read.
+        """
+        rows = self._read([S.USER, S.CUTOFF], number, held_out=False)
+        newest = rows.group_by(S.USER).aggregate([(S.CUTOFF, "max")]).sort_by(S.USER)
+        instants = newest[f"{S.CUTOFF}_max"].cast(pa.int64()).to_pylist()
+        return dict(zip(newest[S.USER].to_pylist(), instants, strict=True))
+
+    def _read(self, columns: list[str], number: int, *, held_out: bool) -> pa.Table:
+        where = self._where & (ds.field(S.SHARD) == number) & (ds.field(S.HELD_OUT) == held_out)
+        try:
+            return self._rows.to_table(columns=columns, filter=where)
+        except (OSError, pa.ArrowException) as error:
+            raise LakeError(f"shard {number} of {self._path} cannot be read ({error}). {NO_PAIRS}") from error
 
     def _counted(self) -> dict[tuple[int, bool], int]:
         """Pairs by shard and side, counted batch by batch."""

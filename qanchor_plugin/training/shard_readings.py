@@ -1,6 +1,5 @@
 """The users of one shard as readings, made when first asked for and kept while the shard is."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from qanchor_plugin.engine.config import EngineConfig
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.identity import TEXT_ID_BYTES
 from qanchor_plugin.sequence import UserHistory, slice_at
-from qanchor_plugin.sequence.slice import UserSlice
 from qanchor_plugin.training.pair_table import OUTCOME, PairRows
 from qanchor_plugin.training.reading import Reading, reading_of
 
@@ -80,11 +78,6 @@ class ShardReadings:
             found = reading_of(one, self._config, self._rows, num_template=self._num_template)
             self._readings[key] = found
         return found
-
-    def newest_slices(self) -> Iterator[UserSlice]:
-        """Each user once, as seen at the newest cutoff of their pairs."""
-        for user, cutoff in dict(self.pairs.keys).items():  # ascending, so the newest stays
-            yield slice_at(self._histories[user], self._profile, cutoff)
 
     def is_empty(self, key: int) -> bool:
         """Whether the user has no event at all at that cutoff (a static row is none)."""

@@ -7,13 +7,26 @@ import numpy as np
 import pytest
 import torch
 
+from qanchor_plugin.declare import EntityRef, Modality, Profile, SourceSpec
 from qanchor_plugin.engine.modules import MeaningSpace
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.identity import text_id
-from qanchor_plugin.sequence.slice import GroupToken, ModalitySlice, Summary, UserSlice
+from qanchor_plugin.sequence import Events, UserHistory
+from qanchor_plugin.sequence.slice import Sight, sight_at
 from qanchor_plugin.training import behaviour_space
 from qanchor_plugin.training.behaviour_space import LEAST_USERS, count_things, fit_behaviour
 
+DAY = 86_400_000_000
+PROFILE = Profile(
+    "people",
+    EntityRef(name="user", join_key="user_id", value_type="INT64"),
+    [
+        Modality(
+            "visits", SourceSpec(name="s", path="raw/s", event_at="t"), "{a}", group_by=("g",), max_events=2
+        )
+    ],
+    window=None,
+)
 NUM_USERS, NUM_INTERESTS, THINGS_EACH, WIDTH, MOST = 600, 4, 6, 384, 64
 INTEREST_OF = np.repeat(np.arange(NUM_INTERESTS), THINGS_EACH)
 
@@ -87,62 +100,48 @@ def test_chance_is_no_direction():
         fit_behaviour(meaningless_names(), planted_counts(1.0), np.zeros(WIDTH, np.float32), MOST)
 
 
-def slice_of(groups: dict[str, int], texts: tuple[str, ...] = ()) -> UserSlice:
-    def summary(count: int) -> Summary:
-        return Summary(count=count, count_30=0, count_90=0, first_at=0, last_at=0, amounts=np.zeros(0))
-
-    ids = np.frombuffer(b"".join(text_id(one) for one in texts), np.uint8).reshape(-1, 16)
-    return UserSlice(
-        user=b"u",
-        user_key="{}",
-        cutoff=1,
-        modalities=(
-            ModalitySlice(
-                name="m",
-                kind="events",
-                text_id=ids,
-                event_at=np.zeros(len(ids), np.int64),
-                num_visible=len(ids),
-                summary=None,
-            ),
-        ),
-        groups=tuple(
-            GroupToken(
-                modality="m",
-                key="g",
-                text_id=np.frombuffer(text_id(name), np.uint8),
-                summary=summary(count),
-            )
-            for name, count in groups.items()
-        ),
-        num_groups_visible=len(groups),
-        num_events=len(ids),
-        as_of=0,
-        visible_digest="",
+def ids_of(names: list[str]) -> np.ndarray:
+    return np.frombuffer(b"".join(text_id(one) if one else bytes(16) for one in names), np.uint8).reshape(
+        -1, 16
     )
+
+
+def sight_of(groups: dict[str, int], text: str = "bought it", *, later: str = "later") -> Sight:
+    """A user who did each thing so often on day 1, each time with the same text; and one on day 3, unseen."""
+    names = [*(name for name, count in groups.items() for _ in range(count)), "", later]
+    at = np.array([DAY] * (len(names) - 1) + [3 * DAY])
+    events = Events(
+        event_at=at,
+        known_at=at,
+        text_id=ids_of([text] * len(names)),
+        groups=ids_of(names)[:, None],
+        amounts=np.zeros((len(names), 0)),
+    )
+    history = UserHistory(user=b"u", user_key="{}", events={"visits": events})
+    return sight_at(history, PROFILE, 2 * DAY)
 
 
 @dataclass
 class Endless:
-    """Slices without end; remembers how many were taken."""
+    """Sights without end; remembers how many were taken."""
 
     taken: int = 0
 
-    def __iter__(self) -> Iterator[UserSlice]:
+    def __iter__(self) -> Iterator[Sight]:
         while True:
             self.taken += 1
-            yield slice_of({"tea": 2, "milk": 1})
+            yield sight_of({"tea": 2, "milk": 1})
 
 
 def test_counts_are_the_users_groups_and_rare_things_are_left_out():
-    users = [slice_of({"tea": number, "milk": 1}, ("bought tea",)) for number in range(1, LEAST_USERS + 1)]
-    users += [slice_of({"milk": 3, "caviar": 9}), slice_of({})]
+    users = [sight_of({"tea": number, "milk": 1}, "bought tea") for number in range(1, LEAST_USERS + 1)]
+    users += [sight_of({"milk": 3, "caviar": 9}), sight_of({})]
     seen = count_things(users)
     assert seen.counts[:, 0].tolist() == [1.0] * LEAST_USERS + [3.0, 0.0]  # milk has the most users
     assert seen.counts[:, 1].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0]
     assert [one.tobytes() for one in seen.ids] == [text_id("milk"), text_id("tea")]
     named = {one.tobytes() for one in seen.text_ids}
-    assert named == {text_id(one) for one in ("tea", "milk", "caviar", "bought tea")}
+    assert named == {text_id(one) for one in ("tea", "milk", "caviar", "bought tea", "bought it")}
 
 
 def test_at_most_so_many_users_are_read(monkeypatch):
@@ -154,4 +153,4 @@ def test_at_most_so_many_users_are_read(monkeypatch):
 
 def test_a_profile_without_groups_is_refused():
     with pytest.raises(InputDataError, match="Declare group_by keys"):
-        count_things([slice_of({}, ("bought tea",))] * 10)
+        count_things([sight_of({}, "bought tea")] * 10)
