@@ -16,22 +16,27 @@ SPACES = (KEPT, "texts", "behaviour")
 """What a training begins with: the engine's own space, or one fitted on the lake."""
 
 
-def fit_own_space(engine: QueryAnchorEngine, batches: PairBatches, space: str) -> None:
-    """A ``meaning`` engine compares in a space fitted on what training may see; a ``hf`` engine has none
-    and is left alone.
+def fit_own_space(engine: QueryAnchorEngine, batches: PairBatches, space: str) -> str | None:
+    """The engine's meaning heads compare in a space fitted on what training may see; what it holds, in a
+    sentence, None where the engine's own is kept.
 
     Args:
         space: one of ``SPACES``.
 
     Raises:
-        InputDataError: the lake holds too little to fit it on.
+        InputDataError: the lake holds too little to fit it on, or the engine is of kind ``hf``.
     """
-    if engine.modules.space is None or space == KEPT:
-        return
-    (fit_to_texts if space == "texts" else fit_to_behaviour)(engine, batches)
+    if space == KEPT:
+        return None
+    if engine.modules.space is None:
+        raise InputDataError(
+            f"engine {engine.config.name!r} has no meaning heads whose space could be of {space}; leave the "
+            "space as it is (--space engine): a language model learns its own."
+        )
+    return (fit_to_texts if space == "texts" else fit_to_behaviour)(engine, batches)
 
 
-def fit_to_texts(engine: QueryAnchorEngine, batches: PairBatches, *, num_batches: int = 16) -> None:
+def fit_to_texts(engine: QueryAnchorEngine, batches: PairBatches, *, num_batches: int = 16) -> str:
     """The space holds the leading directions of the texts of the first batches' readings."""
     seen = [batches.batch(step).vectors_VE.numpy() for step in range(num_batches)]
     vectors = np.unique(np.concatenate(seen), axis=0)
@@ -42,14 +47,18 @@ def fit_to_texts(engine: QueryAnchorEngine, batches: PairBatches, *, num_batches
             "needs more. Leave the engine's own space (--space engine), or declare richer texts."
         )
     set_space(engine, "texts", fit(vectors, wanted))
+    return f"{wanted} directions of {len(vectors):,} texts"
 
 
-def fit_to_behaviour(engine: QueryAnchorEngine, batches: PairBatches) -> None:
+def fit_to_behaviour(engine: QueryAnchorEngine, batches: PairBatches) -> str:
     """The space holds the directions in which the users that are trained on differ."""
     seen = count_things(batches.newest_sights())
     mean = batches.vectors_of(seen.text_ids).mean(axis=0)
     fitted = fit_behaviour(batches.vectors_of(seen.ids), seen.counts, mean, engine.config.meaning_dim)
     set_space(engine, "behaviour", fitted)
+    num_users, num_things = seen.counts.shape
+    num_directions = int(fitted["basis"].any(axis=0).sum())
+    return f"{num_directions} directions in which {num_users:,} users differ, of {num_things:,} groups"
 
 
 def set_space(engine: QueryAnchorEngine, space: str, fitted: dict[str, npt.NDArray[np.float32]]) -> None:

@@ -78,6 +78,7 @@ class PretrainReport:
         pairs_version: of the Delta table ``useru_pairs``.
         num_pairs: of users that were trained on, and of held-out users.
         num_small_batches: batches with fewer users than planned.
+        space: what the fitted meaning space holds; None where the engine's own was kept.
         train: how the run went.
         sanity: label-free figures of held-out users; None where there are none.
     """
@@ -89,6 +90,7 @@ class PretrainReport:
     pairs_version: int
     num_pairs: tuple[int, int]
     num_small_batches: int
+    space: str | None
     train: TrainReport
     sanity: Sanity | None
 
@@ -127,7 +129,7 @@ def pretrain(
     accelerator = accelerator_for(plan.train, device)
     engine = starting_engine(plan, device)
     batches = open_batches(tables, settings, profile, engine, plan.batches)
-    fit_own_space(engine, batches, plan.space)
+    space = fit_own_space(engine, batches, plan.space)
     before = engine.digest
     told, sanity = _trained(engine, batches, profile, plan, folder, progress=progress, resume=resume)
     if accelerator.is_main_process:
@@ -141,6 +143,7 @@ def pretrain(
         pairs_version=batches.table.version,
         num_pairs=(_num_pairs(batches, held_out=False), _num_pairs(batches, held_out=True)),
         num_small_batches=batches.num_small_batches,
+        space=space,
         train=told,
         sanity=sanity,
     )

@@ -38,7 +38,7 @@ def engine() -> QueryAnchorEngine:
 def test_the_space_is_of_the_texts_and_the_engine_another(engine):
     before = engine.digest
     batches = Batches(300)
-    fit_own_space(engine, batches, "texts")
+    assert fit_own_space(engine, batches, "texts") == "128 directions of 300 texts"
     space = engine.modules.space
     assert np.allclose(space.text_mean.numpy(), batches.vectors.numpy().mean(axis=0), atol=1e-6)
     basis = space.basis.numpy()
@@ -53,13 +53,14 @@ def test_too_few_texts_are_refused_and_nothing_changes(engine):
     assert engine.digest == before
 
 
-def test_an_engine_without_meaning_heads_and_one_that_keeps_its_own_are_left_alone(engine):
+def test_an_engine_that_keeps_its_own_space_is_left_alone_and_one_without_is_told(engine):
     before = engine.digest
     fit_own_space(engine, Batches(100), "engine")
     assert engine.digest == before
     engine.modules.space = None
-    fit_own_space(engine, Batches(300), "texts")
-    assert engine.modules.space is None
+    fit_own_space(engine, Batches(300), "engine")
+    with pytest.raises(InputDataError, match=r"'demo' has no meaning heads.*--space engine"):
+        fit_own_space(engine, Batches(300), "behaviour")
 
 
 def random_maps(seed: int) -> dict[str, np.ndarray]:
