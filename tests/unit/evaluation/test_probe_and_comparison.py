@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from qanchor_plugin.errors import InputDataError
+from qanchor_plugin.evaluation import probe
 from qanchor_plugin.evaluation.comparison import Comparison
 from qanchor_plugin.evaluation.folds import fixed_folds
 from qanchor_plugin.evaluation.probe import (
@@ -48,6 +49,21 @@ def test_the_probe_is_a_standardised_logistic_regression():
     mean, scale = train.mean(0), train.std(0)
     model = LogisticRegression(C=0.01, tol=1e-10, max_iter=1000).fit((train - mean) / scale, LABELS[:300])
     np.testing.assert_allclose(scores, (test - mean) / scale @ model.coef_[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0])
+def test_many_rows_reach_the_same_optimum_by_another_road(monkeypatch, strength):
+    random = np.random.default_rng(6)
+    shared = random.normal(size=(probe.MANY_ROWS, 4))
+    rows = np.hstack(
+        [shared, shared @ random.normal(size=(4, 8)) + 0.1 * random.normal(size=(len(shared), 8))]
+    )
+    labels = rows[:, 0] + rows[:, 5] + random.normal(size=len(rows)) > 1
+    (newton,) = _path(rows, labels, rows, (strength,))
+    monkeypatch.setattr(probe, "MANY_ROWS", len(rows) + 1)
+    (lbfgs,) = _path(rows, labels, rows, (strength,))
+    assert np.abs(newton - lbfgs).max() < 1e-3 * np.abs(lbfgs).max()
+    assert np.abs(newton - lbfgs).max() > 0  # it was another road
 
 
 def test_test_rows_never_touch_their_own_score():
