@@ -22,7 +22,7 @@ from qanchor_plugin.identity import TEXT_ID_BYTES
 from qanchor_plugin.sequence.slice import Sight
 
 Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.floating]
+Floating = npt.NDArray[np.floating]
 UInt8 = npt.NDArray[np.uint8]
 
 MOST_USERS, MOST_THINGS = 20_000, 2_000
@@ -32,7 +32,7 @@ LEAST_USERS = 5
 NUM_SHUFFLES = 10
 """A direction is one that none of so many shuffled tables has."""
 RIDGE = 0.003
-"""Beside squares of unit vectors: every known thing lands within a few degrees of its own place."""
+"""Beside squares of unit vectors; small, so that known things keep their places."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ def fit_behaviour(
     }
 
 
-def _places(counts_UG: Float32, most: int, random: np.random.Generator) -> Float64:
+def _places(counts_UG: Float32, most: int, random: np.random.Generator) -> Floating:
     """(G, D) unit rows: the things in the directions of the users that no permutation explains."""
     left_UG = _beyond_activity(counts_UG)
     values_G, vectors_GG = np.linalg.eigh(left_UG.T @ left_UG / len(left_UG))
@@ -130,13 +130,13 @@ def _places(counts_UG: Float32, most: int, random: np.random.Generator) -> Float
     return places_GD / np.linalg.norm(places_GD, axis=1, keepdims=True).clip(1e-9)
 
 
-def _largest_of_shuffled(left_UG: Float64, random: np.random.Generator) -> float:
+def _largest_of_shuffled(left_UG: Floating, random: np.random.Generator) -> float:
     """The largest eigenvalue where nothing goes together: each column in an order of its own."""
     shuffled_UG = np.column_stack([random.permutation(column) for column in left_UG.T])
     return float(np.linalg.eigvalsh(shuffled_UG.T @ shuffled_UG / len(left_UG))[-1])
 
 
-def _beyond_activity(counts_UG: Float32) -> Float64:
+def _beyond_activity(counts_UG: Float32) -> Floating:
     """(U, G) Pearson residuals of unit variance: how far each count is from what the user's activity and the
     thing's share would have, cut at the root of U (Lause, Berens, Kobak 2021)."""
     active_UG = counts_UG[counts_UG.sum(axis=1) > 0].astype(np.float64)
@@ -148,7 +148,7 @@ def _beyond_activity(counts_UG: Float32) -> Float64:
     return left_UG / np.where(spread_G > 0, spread_G, 1.0)
 
 
-def _padded(map_ED: Float64, width: int) -> Float32:
+def _padded(map_ED: Floating, width: int) -> Float32:
     out = np.zeros((len(map_ED), width), np.float32)
     out[:, : map_ED.shape[1]] = map_ED
     return out
