@@ -81,6 +81,7 @@ def base(run: Run) -> list[Row]:
     rows = [figures.row("world-base", one) for one in models]
     rows += [
         figures.difference("world-differences", BASE, UNTRAINED, wanted=0.05),
+        figures.difference("world-differences", FITTED, UNTRAINED),
         figures.difference("world-differences", BASE, FITTED),
         figures.difference("world-differences", BASE, COUNTS, wanted=0.03),
         figures.difference("world-differences", BASE, THINGS),

@@ -118,8 +118,8 @@ def _print(report: "PretrainReport", target: Path) -> None:
     else:
         console.print("    held out      no held-out user has pairs: nothing says when to stop")
     console.print(f"    pairs         {report.num_pairs[0]:,} trained on, {report.num_pairs[1]:,} held out")
-    if report.space is not None:
-        console.print(f"    space         {report.space}")
+    if report.fitted_space is not None:
+        console.print(f"    space         {report.fitted_space}")
     if report.num_small_batches:
         console.print(
             f"    [yellow]small[/yellow]         {report.num_small_batches} batches had too few users"

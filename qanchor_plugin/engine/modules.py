@@ -51,17 +51,16 @@ class MeaningSpace(nn.Module):
 
     def texts(self, vectors_NE: Tensor) -> Tensor:
         """Event texts and group names as keys: (N, E) to (N, M)."""
-        centred = nn.functional.normalize(vectors_NE - self.text_mean, dim=-1)
-        if self.query_basis is None:
-            return centred @ self.basis
-        return nn.functional.normalize(centred @ self.basis, dim=-1)
+        return self._compared(vectors_NE - self.text_mean, self.basis)
 
     def queries(self, vectors_NE: Tensor) -> Tensor:
         """Queries, in the same space: (N, E) to (N, M)."""
-        centred = nn.functional.normalize(vectors_NE - self.query_mean, dim=-1)
-        if self.query_basis is None:
-            return centred @ self.basis
-        return nn.functional.normalize(centred @ self.query_basis, dim=-1)
+        basis = self.basis if self.query_basis is None else self.query_basis
+        return self._compared(vectors_NE - self.query_mean, basis)
+
+    def _compared(self, centred_NE: Tensor, basis_EM: Tensor) -> Tensor:
+        placed = nn.functional.normalize(centred_NE, dim=-1) @ basis_EM
+        return placed if self.query_basis is None else nn.functional.normalize(placed, dim=-1)
 
 
 def empty_space(config: EngineConfig) -> MeaningSpace:

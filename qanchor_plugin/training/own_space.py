@@ -5,6 +5,7 @@ import numpy.typing as npt
 import torch
 
 from qanchor_plugin.engine import QueryAnchorEngine
+from qanchor_plugin.engine.config import SPACES
 from qanchor_plugin.engine.fit_meaning import fit
 from qanchor_plugin.engine.modules import empty_space
 from qanchor_plugin.errors import InputDataError
@@ -12,7 +13,7 @@ from qanchor_plugin.training.batches import PairBatches
 from qanchor_plugin.training.behaviour_space import count_things, fit_behaviour
 
 KEPT = "engine"
-SPACES = (KEPT, "texts", "behaviour")
+CHOICES = (KEPT, *SPACES)
 """What a training begins with: the engine's own space, or one fitted on the lake."""
 
 
@@ -21,7 +22,7 @@ def fit_own_space(engine: QueryAnchorEngine, batches: PairBatches, space: str) -
     sentence, None where the engine's own is kept.
 
     Args:
-        space: one of ``SPACES``.
+        space: one of ``CHOICES``.
 
     Raises:
         InputDataError: the lake holds too little to fit it on, or the engine is of kind ``hf``.
@@ -58,7 +59,7 @@ def fit_to_behaviour(engine: QueryAnchorEngine, batches: PairBatches) -> str:
     set_space(engine, "behaviour", fitted)
     num_users, num_things = seen.counts.shape
     num_directions = int(fitted["basis"].any(axis=0).sum())
-    return f"{num_directions} directions in which {num_users:,} users differ, of {num_things:,} groups"
+    return f"{num_users:,} users by {num_things:,} groups, directions beyond chance: {num_directions}"
 
 
 def set_space(engine: QueryAnchorEngine, space: str, fitted: dict[str, npt.NDArray[np.float32]]) -> None:

@@ -20,7 +20,7 @@ from qanchor_plugin.errors import EngineError, InputDataError
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.training.batches import BatchPlan, PairBatches
 from qanchor_plugin.training.objective import Objective, ObjectivePlan
-from qanchor_plugin.training.own_space import KEPT, SPACES, fit_own_space
+from qanchor_plugin.training.own_space import CHOICES, KEPT, fit_own_space
 from qanchor_plugin.training.pair_table import NO_PAIRS, PairsBuild, last_build
 from qanchor_plugin.training.sanity import Sanity, sanity_of
 from qanchor_plugin.training.trainer import Trainer, TrainPlan, TrainReport
@@ -58,8 +58,8 @@ class PretrainPlan:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.space not in SPACES:
-            raise InputDataError(f"space is {self.space!r}; accepted are {list(SPACES)}.")
+        if self.space not in CHOICES:
+            raise InputDataError(f"space is {self.space!r}; accepted are {list(CHOICES)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-like values."""
@@ -78,7 +78,7 @@ class PretrainReport:
         pairs_version: of the Delta table ``useru_pairs``.
         num_pairs: of users that were trained on, and of held-out users.
         num_small_batches: batches with fewer users than planned.
-        space: what the fitted meaning space holds; None where the engine's own was kept.
+        fitted_space: what the meaning space was fitted on; None where the engine's own was kept.
         train: how the run went.
         sanity: label-free figures of held-out users; None where there are none.
     """
@@ -90,7 +90,7 @@ class PretrainReport:
     pairs_version: int
     num_pairs: tuple[int, int]
     num_small_batches: int
-    space: str | None
+    fitted_space: str | None
     train: TrainReport
     sanity: Sanity | None
 
@@ -129,7 +129,7 @@ def pretrain(
     accelerator = accelerator_for(plan.train, device)
     engine = starting_engine(plan, device)
     batches = open_batches(tables, settings, profile, engine, plan.batches)
-    space = fit_own_space(engine, batches, plan.space)
+    fitted_space = fit_own_space(engine, batches, plan.space)
     before = engine.digest
     told, sanity = _trained(engine, batches, profile, plan, folder, progress=progress, resume=resume)
     if accelerator.is_main_process:
@@ -143,7 +143,7 @@ def pretrain(
         pairs_version=batches.table.version,
         num_pairs=(_num_pairs(batches, held_out=False), _num_pairs(batches, held_out=True)),
         num_small_batches=batches.num_small_batches,
-        space=space,
+        fitted_space=fitted_space,
         train=told,
         sanity=sanity,
     )

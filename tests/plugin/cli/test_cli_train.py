@@ -41,6 +41,23 @@ def test_without_pairs_the_command_that_makes_them_is_named(qanchor: Qanchor, ow
     assert not (tmp_path / "e").exists()
 
 
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ("names", "space is 'names'; accepted are ['engine', 'texts', 'behaviour']"),
+        ("behaviour", "3 users share 0"),
+    ],
+)
+def test_a_space_that_is_unknown_or_has_too_few_users_is_refused(
+    qanchor: Qanchor, with_pairs: Path, tmp_path: Path, space: str, told: str
+):
+    where = ["--repo", str(with_pairs), "--output", str(tmp_path / "e")]
+    said = qanchor("train", *where, "--space", space)
+    assert (said.code, said.out) == (1, "")
+    assert told in " ".join(said.err.split())
+    assert not (tmp_path / "e").exists()
+
+
 def test_an_engine_is_trained_resumed_and_the_next_step_said(
     qanchor: Qanchor, with_pairs: Path, tmp_path: Path
 ):

@@ -141,6 +141,15 @@ def test_held_out_batches_are_the_held_out_users_and_the_same_each_time(lake):
     assert len(list(batches_of(lake, BatchPlan(held_out_batches=1)).held_out())) == 1
 
 
+def test_users_that_are_trained_on_are_each_seen_once_at_their_newest_cutoff(lake):
+    sights = list(batches_of(lake).newest_sights())
+    expected = sorted(user(one) for one in range(NUM_HOUSEHOLDS) if one not in HELD_OUT)
+    assert sorted(one.history.user for one in sights) == expected
+    assert {one.cutoff for one in sights} == {max(CUTOFFS)}
+    newest = max(int(one.events()["purchases"].event_at.max()) for one in sights)
+    assert min(CUTOFFS) < newest <= max(CUTOFFS)
+
+
 def test_rows_of_another_version_of_the_table_are_not_seen(tmp_path):
     lake = pair_lake(tmp_path / "lake")
     batches = batches_of(lake)

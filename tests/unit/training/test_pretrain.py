@@ -109,7 +109,7 @@ def test_training_may_begin_with_a_space_of_the_users_own_behaviour(settings, tm
     report = pretrain(settings, PROFILE, plan, tmp_path)
     engine = QueryAnchorEngine.load(str(report.engine_folder), device="cpu")
     assert engine.config.space == "behaviour"
-    assert report.space == "1 directions in which 22 users differ, of 3 groups"
+    assert report.fitted_space == "22 users by 3 groups, directions beyond chance: 1"
     assert report.digest_before != demo_engine().digest
     again = pretrain(settings, PROFILE, plan, tmp_path, resume=True)
     assert again.digest_after == report.digest_after
