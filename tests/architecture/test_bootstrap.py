@@ -79,11 +79,24 @@ def test_old_java_stops_before_any_work(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
-def test_unreachable_index_leaves_nothing_behind(tmp_path: Path) -> None:
-    java = _java_that_prints(tmp_path / "jdk", 'openjdk version "17.0.1"')
-    done = _run(tmp_path / "venv", JAVA_HOME=str(java), PIP_INDEX_URL="http://127.0.0.1:9/simple")
-    assert done.returncode == 1
-    assert "The Python package index did not answer" in done.stderr
+def test_unreachable_index_leaves_nothing_behind(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "FREE_BYTES_NEEDED", 0)  # this machine's disk may be nearly full
+    monkeypatch.setenv("JAVA_HOME", str(_java_that_prints(tmp_path / "jdk", 'openjdk version "17.0.1"')))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(bootstrap.SetupError, match="The Python package index did not answer"):
+        bootstrap.set_up(tmp_path / "venv")
+    assert not (tmp_path / "venv").exists()
+
+
+def test_full_disk_stops_before_any_work(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "FREE_BYTES_NEEDED", 10**18)
+    monkeypatch.setenv("JAVA_HOME", str(_java_that_prints(tmp_path / "jdk", 'openjdk version "17.0.1"')))
+    with pytest.raises(bootstrap.SetupError, match=r"GB are free below .*\n?.*Mend: free some space"):
+        bootstrap.set_up(tmp_path / "venv")
     assert not (tmp_path / "venv").exists()
 
 
