@@ -1,5 +1,7 @@
 """What one more scenario costs: the slope of time from 10 to 50 queries, and its share of a refresh.
 
+Queries share no token, as the FLOP ratio assumes; the slope of such as begin alike stands beside it.
+
 The slope is held against the FLOP ratio of a suffix to the prefill: 1 would mean that a suffix's token costs
 what a prefix's does. A refresh of a user is its prefill and ten scenarios.
 """
@@ -13,7 +15,7 @@ import numpy as np
 
 from benchmarks.peers.environments import FOLDER
 from benchmarks.peers.run_qanchor import Engine
-from benchmarks.peers.workload import QUERY_TOKENS, drawn
+from benchmarks.peers.workload import ALIKE_TOKENS, QUERY_TOKENS, drawn
 from benchmarks.qwen_shape import write_engine
 from benchmarks.results import Row, as_run, keep, machine
 from qanchor_plugin.engine.random_shape import QWEN_05B_SHAPE
@@ -41,7 +43,8 @@ def main() -> None:
     for dtype in given.dtypes:
         engine = Engine(str(folder), dtype)
         for prefix in given.prefixes:
-            rows += _rows(dtype, prefix, *_measured(engine, prefix, given.repeats))
+            alike = _measured(engine, prefix, given.repeats, alike=ALIKE_TOKENS)[1]
+            rows += _rows(dtype, prefix, *_measured(engine, prefix, given.repeats), alike)
     for row in rows:
         print(f"{row.row}: {row.value:.4g} {row.unit}", "" if row.ratio is None else f"({row.baseline_name})")
     if not given.quick:
@@ -62,8 +65,10 @@ def flops(tokens: int, before: int) -> float:
     return layers * (2 * linear * tokens + 4 * width * seen)
 
 
-def _measured(engine: Engine, prefix: int, repeats: int) -> tuple[float, float, float]:
+def _measured(engine: Engine, prefix: int, repeats: int, *, alike: int = 0) -> tuple[float, float, float]:
     """Seconds of a prefill, of one more query (the slope), and the slope's spread over the repeats.
+
+    Queries begin with the same ``alike`` tokens.
 
     The numbers of queries take turns within a repeat, so that a busy spell falls on all of them.
     """
@@ -73,7 +78,7 @@ def _measured(engine: Engine, prefix: int, repeats: int) -> tuple[float, float, 
     engine.more(drawn("query", NUM_QUERIES[-1], QUERY_TOKENS, 0))
     for number, user in enumerate(users):
         prefills.append(_seconds(engine.keep, user))
-        asked = [drawn("query", count, QUERY_TOKENS, number + 1) for count in NUM_QUERIES]
+        asked = [drawn("query", count, QUERY_TOKENS, number + 1, alike=alike) for count in NUM_QUERIES]
         took = np.array([_seconds(engine.more, one) for one in asked])
         slopes.append(float(np.polyfit(NUM_QUERIES, took, 1)[0]))
         fastest = np.minimum(fastest, took)
@@ -81,11 +86,12 @@ def _measured(engine: Engine, prefix: int, repeats: int) -> tuple[float, float, 
     return min(prefills), slope, median(abs(one - slope) for one in slopes)
 
 
-def _rows(dtype: str, prefix: int, prefill: float, slope: float, spread: float) -> list[Row]:
+def _rows(dtype: str, prefix: int, prefill: float, slope: float, spread: float, alike: float) -> list[Row]:
     ratio = suffix_to_prefill(prefix, QUERY_TOKENS + 1)
     refresh = prefill + SCENARIOS * slope
     figures = [
         ("one more query", 1000 * slope, "ms", None),
+        (f"one more of queries with {ALIKE_TOKENS} of {QUERY_TOKENS} tokens alike", 1000 * alike, "ms", None),
         ("one more query over the prefill, against the FLOP ratio", slope / prefill / ratio, "x", BAR),
         (f"one more scenario's share of a refresh with {SCENARIOS}", 100 * slope / refresh, "%", None),
         (f"prefill's share of a refresh with {SCENARIOS}", 100 * prefill / refresh, "%", None),

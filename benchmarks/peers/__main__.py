@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.environments import FOLDER, PEERS, PeerError, command
-from benchmarks.peers.picture import draw
+from benchmarks.peers.picture import draw, unit_of
 from benchmarks.qwen_shape import write_engine
 from benchmarks.results import ROOT, Row, as_run, keep, machine
 
@@ -31,6 +31,8 @@ CASES = {
     "full": "single full encode",
     "batch": "batch of users, {queries} queries each",
     "more": "{queries} more queries on a cached user",
+    "batch-alike": "batch of users, {queries} queries each that begin alike",
+    "more-alike": "{queries} more queries that begin alike on a cached user",
 }
 
 Key = tuple[str, int, str, int, str]
@@ -97,8 +99,8 @@ def _arguments() -> argparse.Namespace:
 
 def _workload(given: argparse.Namespace) -> dict[str, Any]:
     if given.quick:
-        return {"prefixes": [64], "users": 2, "queries": [1, 4], "repeats": 1}
-    return {"prefixes": given.prefixes, "users": 4, "queries": [1, 10, 50], "repeats": 3}
+        return {"prefixes": [64], "users": 2, "queries": [1, 4], "alike": [4], "repeats": 1}
+    return {"prefixes": given.prefixes, "users": 4, "queries": [1, 10, 50], "alike": [10], "repeats": 3}
 
 
 def _run(name: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -124,8 +126,8 @@ def _run(name: str, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figure(key: Key, took: list[float], num_users: int) -> float:
-    """Embeddings a second for a batch of users, else milliseconds."""
-    return num_users * key[3] / min(took) if key[2] == "batch" else 1000 * min(took)
+    """In the unit of the case."""
+    return 1000 * min(took) if unit_of(key[2]) == "ms" else num_users * key[3] / min(took)
 
 
 def _row(key: Key, took: list[float], num_users: int, seconds: dict[Key, list[float]]) -> Row:
@@ -138,7 +140,7 @@ def _row(key: Key, took: list[float], num_users: int, seconds: dict[Key, list[fl
         title=CASES[case].format(queries=queries),
         row=f"{name}, {dtype}, prefix {prefix}, {CASES[case].format(queries=queries)}",
         value=_figure(key, took, num_users),
-        unit="embeddings/s" if case == "batch" else "ms",
+        unit=unit_of(case),
         baseline=_figure(key, own, num_users),
         baseline_name="qanchor",
         ratio=min(took) / min(own),

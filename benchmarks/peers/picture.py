@@ -6,11 +6,16 @@ from typing import Any
 Key = tuple[str, int, str, int, str]
 
 
+def unit_of(case: str) -> str:
+    """What a case's figures are in."""
+    return "embeddings/s" if case.startswith("batch") else "ms"
+
+
 def draw(figures: dict[Key, float], path: Path) -> None:
     """``path`` holds the plot; the largest prefix measured is shown.
 
     Args:
-        figures: embeddings a second for ``batch``, milliseconds else.
+        figures: see :func:`unit_of`.
         path: an svg.
     """
     import matplotlib
@@ -44,7 +49,6 @@ def _panel(axis: Any, bars: dict[str, float], panel: tuple[str, str, int]) -> No
     colours = ["#1f3a5f" if name == "qanchor" else "#b8c4d2" for name in bars]
     axis.barh(list(bars), list(bars.values()), color=colours)
     axis.invert_yaxis()
-    unit = "embeddings/s" if case == "batch" else "ms"
-    axis.set_title(f"{dtype}, {case} {queries} ({unit})", fontsize=8)
+    axis.set_title(f"{dtype}, {case} {queries} ({unit_of(case)})", fontsize=8)
     axis.tick_params(labelsize=6)
     axis.locator_params(axis="x", nbins=4)

@@ -31,7 +31,7 @@ class Engine:
             self.kv = self.engine.modules.prefill(rows, torch.arange(self.count)[None], valid)
 
     def more(self, queries: np.ndarray) -> np.ndarray:
-        packed = pack([self._rows(one) for one in queries], multiple=1)
+        packed = pack([self._rows(one) for one in queries], multiple=1, time=self.engine.config.time)
         with torch.inference_mode():
             valid, start = torch.ones(1, self.count, dtype=torch.bool), torch.tensor([self.count])
             return self.engine.modules.answer(self.kv, valid, packed, start, torch.zeros(1, 3))[0].numpy()

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 QUERY_TOKENS = 20
+ALIKE_TOKENS = 5
+"""What queries of the cases ``alike`` begin with: a quarter, as the example store's seven scenarios do."""
 VOCABULARY = 150_000
 USER_EMB = 7
 MOST_ANSWERS = 100
@@ -38,10 +40,11 @@ class Peer(Protocol):
         ...
 
 
-def drawn(kind: str, count: int, length: int, seed: int) -> np.ndarray:
-    """(count, length) token ids; queries end with ``USER_EMB``."""
-    random = np.random.default_rng([len(kind), seed])
+def drawn(kind: str, count: int, length: int, seed: int, *, alike: int = 0) -> np.ndarray:
+    """(count, length) token ids, the first ``alike`` the same for all; queries end with ``USER_EMB``."""
+    random = np.random.default_rng([len(kind), seed, alike])
     ids = random.integers(256, VOCABULARY, (count, length))
+    ids[:, :alike] = ids[0, :alike]
     return np.concatenate([ids, np.full((count, 1), USER_EMB)], 1) if kind == "query" else ids
 
 
@@ -53,7 +56,8 @@ def measure(peer: Peer, asked: dict[str, Any]) -> list[dict[str, Any]]:
     Args:
         peer: loaded.
         asked: ``prefix``, ``users`` (fewer where they would ask for more than MOST_ANSWERS embeddings),
-            ``queries`` (numbers of them), ``repeats`` and ``seed``.
+            ``queries`` (numbers of them), ``alike`` (numbers of queries that begin alike), ``repeats`` and
+            ``seed``.
     """
     prefix, seeds = asked["prefix"], [asked["seed"] * 100 + one for one in range(asked["repeats"] + 1)]
     users = [drawn("user", asked["users"], prefix, seed) for seed in seeds]
@@ -63,8 +67,10 @@ def measure(peer: Peer, asked: dict[str, Any]) -> list[dict[str, Any]]:
         case: str, num_queries: int, call: Callable[[int, np.ndarray], Any], num_users: int
     ) -> None:
         seconds: list[float] = []
+        alike = ALIKE_TOKENS if case.endswith("alike") else 0
         for number, seed in enumerate(seeds):
-            seconds.append(_seconds(call, number, drawn("query", num_queries, QUERY_TOKENS, seed)))
+            queries = drawn("query", num_queries, QUERY_TOKENS, seed, alike=alike)
+            seconds.append(_seconds(call, number, queries))
             if sum(seconds) > LONG_SECONDS:
                 break
         found.append(
@@ -78,13 +84,14 @@ def measure(peer: Peer, asked: dict[str, Any]) -> list[dict[str, Any]]:
         )
 
     time_each("full", 1, lambda n, asked: peer.fresh(users[n][:1] + 1, asked), 1)
-    for number in asked["queries"]:
+    sizes = [("", one) for one in asked["queries"]] + [("-alike", one) for one in asked["alike"]]
+    for shift, (kind, number) in enumerate(sizes):
         num_users = max(1, min(asked["users"], MOST_ANSWERS // number))
         few = [one[:num_users] for one in users]
-        time_each("batch", number, partial(_fresh, peer, few, 2 + number), num_users)
+        time_each(f"batch{kind}", number, partial(_fresh, peer, few, 2 + shift), num_users)
     peer.keep(users[0][0])
-    for number in asked["queries"]:
-        time_each("more", number, lambda n, asked: peer.more(asked), 1)
+    for kind, number in sizes:
+        time_each(f"more{kind}", number, lambda n, asked: peer.more(asked), 1)
     return found
 
 

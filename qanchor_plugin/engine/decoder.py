@@ -194,13 +194,13 @@ class _Blocks:
     """Attention of each query's tokens to their own query, all queries at once."""
 
     def __init__(self, packed: Packed) -> None:
-        lengths = packed.length_S[packed.last_Q]
-        steps = torch.arange(int(lengths.max()))
-        starts = packed.last_Q - lengths + 1
-        self.inside_QT = steps < lengths.unsqueeze(1)
-        self.token_QT = torch.where(self.inside_QT, starts.unsqueeze(1) + steps, starts.unsqueeze(1))
-        self.causal_TT = torch.ones(len(steps), len(steps), dtype=torch.bool).tril()
-        self.place_S = packed.query_S.clamp_min(0) * len(steps) + packed.offset_S
+        inside_QT = packed.path_QT >= 0
+        self.token_QT = torch.where(inside_QT, packed.path_QT, packed.path_QT[:, :1])
+        num_steps = packed.path_QT.shape[1]
+        self.causal_TT = torch.ones(num_steps, num_steps, dtype=torch.bool).tril()
+        places_QT = torch.arange(packed.path_QT.numel()).view(packed.path_QT.shape)
+        self.place_S = torch.zeros(len(packed.rows_SC), dtype=torch.int64)  # of a shared token, any will do
+        self.place_S[packed.path_QT[inside_QT]] = places_QT[inside_QT]
 
     def attend(
         self, query_BSHD: Tensor, key_BSJD: Tensor, value_BSJD: Tensor, scaling: float

@@ -42,8 +42,10 @@ def embed_packed(
         return out
     runs = packs(queries, max_tokens=config.max_packed_tokens)
     multiple = 1 if modules.is_flat else config.length_multiple
-    packed = [pack([queries[n].rows for n in run], multiple=multiple).to(device) for run in runs]
-    longest = max(len(one.query_S) for one in packed)
+    packed = [
+        pack([queries[n].rows for n in run], multiple=multiple, time=config.time).to(device) for run in runs
+    ]
+    longest = max(len(one.rows_SC) for one in packed)
     rows_of = _rows_of_each(prefixes)
     distinct = [prefixes[rows[0]] for rows in rows_of]
     stored = [None if kept is None else kept[rows[0]] for rows in rows_of]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 Multiply = Callable[[Tensor], Tensor]
 """(N, K) to (N, M)."""
+FEW_ROWS = 64
+"""Up to so many rows a product is faster with the weights on its left (docs/engine-speed.md)."""
 
 
 def multiply(layer: nn.Linear, dtype: torch.dtype, *, int8: bool) -> Multiply:
@@ -25,10 +27,22 @@ def multiply(layer: nn.Linear, dtype: torch.dtype, *, int8: bool) -> Multiply:
     bias = None if layer.bias is None else layer.bias.detach().to(dtype)
     if int8:
         return _Int8(weight.float(), bias)
-    across = weight.to(dtype).t()
-    if bias is None:
-        return lambda rows_NK: torch.mm(rows_NK, across)
-    return lambda rows_NK: torch.addmm(bias, rows_NK, across)
+    return _Float(weight.to(dtype), bias)
+
+
+class _Float:
+    """Weights as they are; which side of the product they stand on follows from the number of rows."""
+
+    def __init__(self, weight_MK: Tensor, bias_M: Tensor | None) -> None:
+        self.weight_MK, self.weight_KM, self.bias_M = weight_MK, weight_MK.t(), bias_M
+
+    def __call__(self, rows_NK: Tensor) -> Tensor:
+        if len(rows_NK) <= FEW_ROWS:
+            answer = torch.mm(self.weight_MK, rows_NK.t()).t()
+            return answer if self.bias_M is None else answer.add_(self.bias_M)
+        if self.bias_M is None:
+            return torch.mm(rows_NK, self.weight_KM)
+        return torch.addmm(self.bias_M, rows_NK, self.weight_KM)
 
 
 class _Int8:

@@ -148,7 +148,7 @@ class EngineModules(nn.Module):
             caches = [[one[user, :, :count] for one in kv] for user, count in enumerate(counts)]
             return self.projection(fast.answer(rows, positions, packed, caches).float())
         is_suffix = torch.ones(rows.shape[1], dtype=torch.bool, device=rows.device)
-        allowed = block_mask(packed.query_S, valid_BL)
+        allowed = block_mask(packed.sees_SS, valid_BL)
         hidden, _ = self.backbone.encode(rows, positions, allowed, is_suffix, kv, packed.last_Q)
         return self.projection(hidden.float())
 

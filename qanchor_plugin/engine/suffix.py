@@ -1,8 +1,9 @@
 """Queries after a prefix: packing several into one row, and who may see whom.
 
 Every query sees the user's valid prefix tokens and, causally, itself; queries are blind to each other,
-and positions restart for each. Shape letters: B users, Q queries, L prefix tokens, S packed tokens,
-W hidden width, M meaning width, C = W + M.
+and positions restart for each. What queries begin with alike ("Will this household ...") is read once: a
+token's state depends on nothing after it. Shape letters: B users, Q queries, L prefix tokens, S packed
+tokens, T tokens of the longest query, W hidden width, M meaning width, C = W + M.
 """
 # ruff: noqa: N815  (fields carry shape suffixes, like all tensors here)
 
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 from qanchor_plugin.engine.features import NUM_AGE_FEATURES
 from qanchor_plugin.identity import digest
 
-PAD = -1
-"""Query number of packed tokens that belong to no query."""
+NOWHERE = -1
+"""Stands in ``Packed.path_QT`` beyond a query's last token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +57,18 @@ class Packed:
 
     Attributes:
         rows_SC: float32 inputs, zeros where padded.
-        query_S: int64 query number of each token, ``PAD`` where padded.
-        offset_S: int64 place of each token within its query.
-        length_S: int64 length of the token's query.
-        last_Q: int64 index of each query's ``<USER_EMB>``.
+        path_QT: int64 packed tokens of each query in turn, ``NOWHERE`` beyond its last.
+        sees_SS: bool, which packed tokens a token attends to: itself, and those before it in its query.
+        offset_S: int64 place of each token within its query, from its first token.
+        left_S: int64 tokens of its query that follow it; for a token of several queries, of the first.
+        last_Q: int64 packed token of each query's ``<USER_EMB>``.
     """
 
     rows_SC: Tensor
-    query_S: Tensor
+    path_QT: Tensor
+    sees_SS: Tensor
     offset_S: Tensor
-    length_S: Tensor
+    left_S: Tensor
     last_Q: Tensor
 
     def to(self, device: torch.device) -> "Packed":
@@ -73,31 +76,76 @@ class Packed:
         return Packed(**{name: value.to(device) for name, value in vars(self).items()})
 
 
-def pack(queries: Sequence[npt.NDArray[Any]], *, multiple: int) -> Packed:
-    """The queries' rows (each (T, C)) in one row of tokens, padded to a multiple."""
-    lengths = [len(one) for one in queries]
-    total = sum(lengths)
-    size = -(-total // multiple) * multiple
+def pack(queries: Sequence[npt.NDArray[Any]], *, multiple: int, time: str) -> Packed:
+    """The queries' rows (each (T, C)) in one row of tokens, padded to a multiple.
+
+    Args:
+        queries: each ends with its ``<USER_EMB>``.
+        multiple: of the number of packed tokens.
+        time: see :func:`suffix_positions`. Where it is ``index``, equal rows that several queries begin with
+            stand once; by ``day`` a token's position follows from the length of its query.
+    """
+    paths, distinct = _paths(queries, share=time == "index")
+    size = -(-len(distinct) // multiple) * multiple
     rows = torch.zeros(size, queries[0].shape[1])
-    rows[:total] = torch.from_numpy(np.concatenate(queries))
-    query = torch.full((size,), PAD)
-    offset, length = torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.int64)
-    starts = np.cumsum([0, *lengths])
-    for number, (start, count) in enumerate(zip(starts, lengths, strict=False)):
-        query[start : start + count] = number
-        offset[start : start + count] = torch.arange(count)
-        length[start : start + count] = count
+    rows[: len(distinct)] = torch.from_numpy(np.stack(distinct))
+    sees = torch.eye(size, dtype=torch.bool)
+    offset, left = torch.zeros(size, dtype=torch.int64), torch.zeros(size, dtype=torch.int64)
+    path_QT = torch.full((len(paths), max(map(len, paths))), NOWHERE)
+    for number in reversed(range(len(paths))):
+        path = torch.tensor(paths[number])
+        steps = torch.arange(len(path))
+        path_QT[number, : len(path)] = path
+        offset[path], left[path] = steps, steps.flip(0)
+        sees[path.unsqueeze(1), path.unsqueeze(0)] |= steps.unsqueeze(1) >= steps.unsqueeze(0)
     return Packed(
         rows_SC=rows,
-        query_S=query,
+        path_QT=path_QT,
+        sees_SS=sees,
         offset_S=offset,
-        length_S=length,
-        last_Q=torch.from_numpy(starts[1:] - 1),
+        left_S=left,
+        last_Q=torch.tensor([path[-1] for path in paths]),
+    )
+
+
+def _paths(
+    queries: Sequence[npt.NDArray[Any]], *, share: bool
+) -> tuple[list[list[int]], list[npt.NDArray[Any]]]:
+    """Each query's packed tokens, and the rows of those: a tree of what queries begin with."""
+    distinct: list[npt.NDArray[Any]] = []
+    after: dict[tuple[int, bytes], int] = {}
+    paths: list[list[int]] = []
+    for query in queries:
+        path: list[int] = []
+        for step, row in enumerate(query):
+            if share and step < len(query) - 1:  # <USER_EMB> is told more, see SuffixEncoder
+                key = (path[-1] if path else NOWHERE, row.tobytes())
+                place = after.setdefault(key, len(distinct))
+            else:
+                place = len(distinct)
+            if place == len(distinct):
+                distinct.append(row)
+            path.append(place)
+        paths.append(path)
+    return paths, distinct
+
+
+def alone(rows_TC: Tensor) -> Packed:
+    """One query's rows as they are, so that they may carry gradients."""
+    steps = torch.arange(len(rows_TC), device=rows_TC.device)
+    return Packed(
+        rows_SC=rows_TC,
+        path_QT=steps.unsqueeze(0),
+        sees_SS=steps.unsqueeze(1) >= steps,
+        offset_S=steps,
+        left_S=steps.flip(0),
+        last_Q=steps[-1:],
     )
 
 
 def packs(queries: Sequence[PreparedQuery], *, max_tokens: int) -> list[list[int]]:
-    """Query numbers, in order, in runs of at most ``max_tokens`` tokens (one query at least)."""
+    """Query numbers, in order, in runs of at most ``max_tokens`` tokens (one query at least), before what
+    they share is counted once."""
     runs: list[list[int]] = []
     used = 0
     for number, query in enumerate(queries):
@@ -117,19 +165,10 @@ def causal_mask(valid_BL: Tensor) -> Tensor:
     return (causal & valid_BL.unsqueeze(1)) | itself
 
 
-def block_mask(query_S: Tensor, valid_BL: Tensor) -> Tensor:
-    """(B, S, L + S) bool: a query's token sees the valid prefix, and its own query's tokens up to itself.
-
-    Padded tokens see themselves alone, so that no row is empty.
-    """
-    size = len(query_S)
-    causal = torch.ones(size, size, dtype=torch.bool, device=query_S.device).tril()
-    same = query_S.unsqueeze(0) == query_S.unsqueeze(1)
-    itself = torch.eye(size, dtype=torch.bool, device=query_S.device)
-    real_S = query_S != PAD
-    own = (same & causal & real_S.unsqueeze(1)) | itself
-    prefix = valid_BL.unsqueeze(1) & real_S.view(1, -1, 1)
-    return torch.cat([prefix, own.expand(len(valid_BL), -1, -1)], dim=2)
+def block_mask(sees_SS: Tensor, valid_BL: Tensor) -> Tensor:
+    """(B, S, L + S) bool: a token sees the valid prefix, and what ``Packed.sees_SS`` says of the suffix."""
+    prefix = valid_BL.unsqueeze(1).expand(-1, len(sees_SS), -1)
+    return torch.cat([prefix, sees_SS.expand(len(valid_BL), -1, -1)], dim=2)
 
 
 def suffix_positions(packed: Packed, start_B: Tensor, *, time: str) -> Tensor:
@@ -141,9 +180,7 @@ def suffix_positions(packed: Packed, start_B: Tensor, *, time: str) -> Tensor:
             cutoff's position, where every ``<USER_EMB>`` stands (its query's tokens just before).
         time: the engine's choice.
     """
-    if time == "index":
-        return start_B.unsqueeze(1) + packed.offset_S
-    return start_B.unsqueeze(1) - (packed.length_S - 1 - packed.offset_S)
+    return start_B.unsqueeze(1) + (packed.offset_S if time == "index" else -packed.left_S)
 
 
 class SuffixEncoder(nn.Module):

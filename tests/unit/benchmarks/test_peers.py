@@ -5,7 +5,12 @@ import pytest
 
 from benchmarks.marginal import flops, suffix_to_prefill
 from benchmarks.peers.__main__ import _figure, _row
-from benchmarks.peers.workload import QUERY_TOKENS, USER_EMB, drawn, measure
+from benchmarks.peers.workload import ALIKE_TOKENS, QUERY_TOKENS, USER_EMB, drawn, measure
+from benchmarks.world.declarations import QUERIES
+from feast_repo.evaluation.questions import right_queries
+from qanchor_plugin.engine.config import DEMO
+from qanchor_plugin.engine.event_encoder import EventEncoder
+from qanchor_plugin.engine.suffix import pack
 
 
 class Recorder:
@@ -28,25 +33,27 @@ class Recorder:
 
 def test_no_repetition_sees_a_user_or_query_again_and_the_first_is_not_counted():
     peer = Recorder()
-    asked = {"prefix": 8, "users": 2, "queries": [1, 3], "repeats": 2, "seed": 5}
+    asked = {"prefix": 8, "users": 2, "queries": [1, 3], "alike": [3], "repeats": 2, "seed": 5}
     records = measure(peer, asked)
     assert [(one["case"], one["queries"], one["users"], len(one["seconds"])) for one in records] == [
         ("full", 1, 1, 2),
         ("batch", 1, 2, 2),
         ("batch", 3, 2, 2),
+        ("batch-alike", 3, 2, 2),
         ("more", 1, 1, 2),
         ("more", 3, 1, 2),
+        ("more-alike", 3, 1, 2),
     ]
-    assert [one[:2] for one in peer.seen] == [(1, 1)] * 3 + [(2, 1)] * 6 + [(2, 3)] * 6
-    assert len({one[2] for one in peer.seen}) == 15
+    assert [one[:2] for one in peer.seen] == [(1, 1)] * 3 + [(2, 1)] * 6 + [(2, 3)] * 12
+    assert len({one[2] for one in peer.seen}) == 21
     assert len(peer.kept) == 1
-    assert len(set(peer.asked[3:])) == 9
+    assert len(set(peer.asked[3:])) == 18
 
 
 def test_a_repetition_that_takes_long_is_the_only_one_and_counts(monkeypatch):
     monkeypatch.setattr("benchmarks.peers.workload.LONG_SECONDS", 0)
     peer = Recorder()
-    records = measure(peer, {"prefix": 8, "users": 2, "queries": [1], "repeats": 2, "seed": 5})
+    records = measure(peer, {"prefix": 8, "users": 2, "queries": [1], "alike": [], "repeats": 2, "seed": 5})
     assert [len(one["seconds"]) for one in records] == [1, 1, 1]
     assert len(peer.asked) == 1
 
@@ -57,6 +64,26 @@ def test_a_query_has_its_tokens_and_the_one_that_is_read():
     assert (queries[:, -1] == USER_EMB).all()
     assert (queries == drawn("query", 3, QUERY_TOKENS, 1)).all()
     assert drawn("user", 2, 7, 1).shape == (2, 7)
+
+
+def test_queries_that_begin_alike_share_just_their_first_tokens():
+    queries = drawn("query", 3, QUERY_TOKENS, 1, alike=ALIKE_TOKENS)
+    same = (queries == queries[0]).all(axis=0)
+    assert same.tolist() == [True] * ALIKE_TOKENS + [False] * (QUERY_TOKENS - ALIKE_TOKENS) + [True]
+
+
+@pytest.mark.parametrize(
+    ("queries", "whole", "packed"), [(right_queries(), 120, 91), (QUERIES, 143, 100)], ids=["store", "world"]
+)
+def test_scenarios_of_one_repository_share_what_the_docs_say(queries, whole, packed):
+    """docs/engine-speed.md: word pieces, with the template's first words before each query."""
+    encoder = EventEncoder(DEMO.encoder_source, dim=DEMO.encoder_dim)
+    texts = [f"Query: {one}" for one in queries.values()]
+    ids = encoder.model.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    rows = [np.array([*one, USER_EMB], np.float32)[:, None] for one in ids]
+    assert sum(map(len, rows)) == whole
+    assert len(pack(rows, multiple=1, time="index").rows_SC) == packed
+    assert 1 - packed / whole == pytest.approx(ALIKE_TOKENS / QUERY_TOKENS, abs=0.06)
 
 
 def test_ratios_are_times_of_the_peer_over_the_engines():

@@ -8,13 +8,19 @@ from qanchor_plugin.engine import QueryAnchorEngine, forward
 from qanchor_plugin.engine import decoder as decoders
 from qanchor_plugin.engine.config import DEMO
 from qanchor_plugin.engine.decoder import Decoder, supported
-from qanchor_plugin.engine.linear import multiply
+from qanchor_plugin.engine.linear import FEW_ROWS, multiply
 from qanchor_plugin.engine.suffix import block_mask, pack, suffix_positions
 from qanchor_plugin.errors import EngineError
 from tests.unit.engine.conftest import TODAY
 
 LENGTHS = (5, 40, 17)
-QUERIES = ("beer?", "Will this user buy cat food soon?", "Will this household redeem a coupon in two months?")
+QUERIES = (
+    "beer?",
+    "Will this user buy cat food soon?",
+    "Will this household redeem a coupon in two months?",
+    "Will this household",
+    "beer?",
+)
 
 
 def _inputs(engine):
@@ -31,12 +37,12 @@ def test_keys_values_and_states_are_those_of_transformers(paper, monkeypatch, ml
     monkeypatch.setattr(decoders, "PREFILL_TOKENS", prefill_tokens)
     rows, positions, valid = _inputs(paper)
     modules = paper.modules
-    packed = pack([paper.prepare_query(one).rows for one in QUERIES], multiple=16)
+    packed = pack([paper.prepare_query(one).rows for one in QUERIES], multiple=16, time="index")
     suffix, places = packed.rows_SC.expand(3, -1, -1), suffix_positions(packed, valid.sum(1), time="index")
     with torch.no_grad():  # the flat forward is for inference mode alone
         assert not modules.is_flat
         kv = modules.prefill(rows, positions, valid)
-        allowed, is_suffix = block_mask(packed.query_S, valid), torch.ones(len(packed.query_S))
+        allowed, is_suffix = block_mask(packed.sees_SS, valid), torch.ones(len(packed.rows_SC))
         states, _ = modules.backbone.encode(suffix, places, allowed, is_suffix, kv, packed.last_Q)
     with torch.inference_mode():
         assert modules.is_flat
@@ -51,7 +57,7 @@ def test_keys_values_and_states_are_those_of_transformers(paper, monkeypatch, ml
 
 
 def test_an_answer_without_any_prefix_is_the_query_alone(paper):
-    packed = pack([paper.prepare_query(one).rows for one in QUERIES], multiple=1)
+    packed = pack([paper.prepare_query(one).rows for one in QUERIES], multiple=1, time="index")
     valid, places = (
         torch.zeros(1, 0, dtype=torch.bool),
         suffix_positions(packed, torch.zeros(1), time="index"),
@@ -104,6 +110,15 @@ def test_int8_answers_near_float32_and_says_so_in_its_identity(paper, paper_conf
     assert np.abs(answer - exact).max() > 1e-4
     assert len({one.digest for one in (engine, paper)}) == 2
     assert len({one.kv_digest for one in (engine, paper)}) == 2
+
+
+@pytest.mark.parametrize("num_rows", [1, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_is_the_layers_whatever_the_number_of_rows(num_rows, bias):
+    layer = torch.nn.Linear(32, 8, bias=bias)
+    rows = torch.randn(num_rows, 32)
+    with torch.inference_mode():
+        assert (multiply(layer, torch.float32, int8=False)(rows) - layer(rows)).abs().max() <= 1e-6
 
 
 def test_int8_rows_do_not_depend_on_each_other():

@@ -136,7 +136,7 @@ def test_gradients_reach_every_part_that_training_changes(paper_config, users):
     kv = modules.prefill(rows[None], torch.arange(6)[None], valid)
     from qanchor_plugin.engine.suffix import pack
 
-    packed = pack([engine.prepare_query("beer?").rows], multiple=1)
+    packed = pack([engine.prepare_query("beer?").rows], multiple=1, time="index")
     answer = modules.answer(kv, valid, packed, torch.tensor([6]), torch.zeros(1, 3))
     answer[0, 0, 0].backward()
     assert modules.hierarchy.user.outer.weight.grad.abs().sum() > 0
