@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parts", default="base,ablations,scaling,margin")
     parser.add_argument("--steps", type=int, default=160, help="of every training")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of the base")
-    parser.add_argument("--subset", type=int, default=4_000, help="users judged in ablations and curves")
+    parser.add_argument("--subset", type=int, default=6_500, help="users judged in ablations and curves")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     return parser
 

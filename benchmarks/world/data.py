@@ -21,7 +21,7 @@ from qanchor_plugin.evaluation.synthetic.counts import (
     world_thing_counts,
     world_truth,
 )
-from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES
+from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES, NUM_INTERESTS, NUM_ITEMS
 
 JUDGING = ("labels", "truth", "latents")
 MANIFEST = "world.json"
@@ -43,6 +43,12 @@ class Judged:
     truth: Mapping[str, npt.NDArray[np.float64]]
     counts: npt.NDArray[np.float64]
     things: npt.NDArray[np.float64]
+
+    @property
+    def interests(self) -> npt.NDArray[np.float64]:
+        """(n, 24): log(1 + events) of each true interest, as if it were known which things are of it."""
+        of_interest = np.expm1(self.things[:, : NUM_INTERESTS * NUM_ITEMS])
+        return np.log1p(of_interest.reshape(-1, NUM_INTERESTS, NUM_ITEMS).sum(axis=2))
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Judged":
         """The users at these places."""

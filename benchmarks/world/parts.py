@@ -18,6 +18,7 @@ from benchmarks.world.variants import ABLATIONS, BASE, SHARES, STEP_SHARES, UNTR
 from qanchor_plugin.training.own_space import KEPT
 
 COUNTS, THINGS = "counts, LR", "counts and things, LR"
+TOLD = "counts and true interests, LR"
 FITTED = "untrained, space of behaviour"
 WRONG, SAME, BESIDE = "trained, wrong query", "trained, one query for all", "trained and counts"
 TRUTH = "true propensities"
@@ -63,6 +64,7 @@ def base(run: Run) -> list[Row]:
     run.say(f"probe: counts of {len(people.users)} users")
     figures.add(COUNTS, [people.counts])
     figures.add(THINGS, [np.hstack([people.counts, people.things])])
+    figures.add(TOLD, [np.hstack([people.counts, people.interests])])
     figures.add_truth(TRUTH)
     read = {
         name: [_read(run, str(untrained(run.place, base_variant, space=space)), people)]
@@ -77,7 +79,7 @@ def base(run: Run) -> list[Row]:
     figures.add(WRONG, [{task: one[shifted[task]] for task in names} for one in read[BASE]])
     figures.add(SAME, [one[FIXED] for one in read[BASE]])
     figures.add(BESIDE, [_beside(one, people) for one in read[BASE]])
-    models = (COUNTS, THINGS, UNTRAINED, FITTED, BASE, WRONG, SAME, BESIDE, TRUTH)
+    models = (COUNTS, THINGS, TOLD, UNTRAINED, FITTED, BASE, WRONG, SAME, BESIDE, TRUTH)
     rows = [figures.row("world-base", one) for one in models]
     rows += [
         figures.difference("world-differences", BASE, UNTRAINED, wanted=0.05),
@@ -86,6 +88,7 @@ def base(run: Run) -> list[Row]:
         figures.difference("world-differences", BASE, COUNTS, wanted=0.03),
         figures.difference("world-differences", BASE, THINGS),
         figures.difference("world-differences", BASE, WRONG, wanted=0.05),
+        figures.difference("world-differences", TOLD, UNTRAINED),
         figures.difference("world-differences", TRUTH, BASE),
     ]
     return rows + figures.by_task("world-tasks", [COUNTS, THINGS, UNTRAINED, BASE, TRUTH])
@@ -166,6 +169,7 @@ def _judged_directly(run: Run, variants: Sequence[Variant]) -> WorldFigures:
     for one in variants:
         engine = run.trained(one, run.seeds[0])
         figures.add(one.name, [embed_directly(run.place, engine, QUERIES, users)])
+        run.say(f"{one.name}: {figures.comparison.estimate(one.name)}")
     return figures
 
 

@@ -7,7 +7,7 @@ directions are more than chance, and a ridge regression carries the places over 
 never seen stands near those it reads like. No label is read, and nothing beyond the pairs' cutoffs.
 
 Shape letters: U users, G things (groups that the profile declares), E encoder width, M meaning width,
-D directions, V texts.
+D directions, Q questions.
 """
 
 from collections import Counter
@@ -27,6 +27,8 @@ UInt8 = npt.NDArray[np.uint8]
 
 MOST_USERS, MOST_THINGS = 20_000, 2_000
 """More add memory and minutes, and no direction that so many do not show."""
+MOST_QUESTIONS = 10_000
+"""Their mean is what is wanted, and a language model may have written another one for every user."""
 LEAST_USERS = 5
 """A thing that fewer users do says nothing of what goes with it."""
 NUM_SHUFFLES = 10
@@ -42,12 +44,10 @@ class ThingCounts:
     Attributes:
         ids: (G, 16) uint8, text ids of the things, by falling number of users.
         counts: (U, G) float32, events.
-        text_ids: (V, 16) uint8, of all texts that the users' events and groups name.
     """
 
     ids: UInt8
     counts: Float32
-    text_ids: UInt8
 
 
 def count_things(sights: Iterable[Sight]) -> ThingCounts:
@@ -56,13 +56,10 @@ def count_things(sights: Iterable[Sight]) -> ThingCounts:
     Raises:
         InputDataError: fewer than two such things.
     """
-    rows: list[dict[bytes, int]] = []
-    texts: set[bytes] = set()
-    for sight, _ in zip(sights, range(MOST_USERS), strict=False):
-        visible = sight.events().values()
-        rows.append(_counted([one.groups for one in visible]))
-        texts.update(rows[-1])
-        texts.update(_counted([one.text_id for one in visible]))
+    rows = [
+        _counted([one.groups for one in sight.events().values()])
+        for sight, _ in zip(sights, range(MOST_USERS), strict=False)
+    ]
     users_of = Counter(thing for row in rows for thing in row)
     common = sorted((-count, thing) for thing, count in users_of.items() if count >= LEAST_USERS)
     things = [thing for _, thing in common[:MOST_THINGS]]
@@ -73,7 +70,7 @@ def count_things(sights: Iterable[Sight]) -> ThingCounts:
             "--space texts."
         )
     counts = np.array([[row.get(thing, 0) for thing in things] for row in rows], np.float32)
-    return ThingCounts(ids=_ids(things), counts=counts, text_ids=_ids(sorted(texts)))
+    return ThingCounts(ids=_ids(things), counts=counts)
 
 
 def _counted(ids: list[UInt8]) -> dict[bytes, int]:
@@ -86,7 +83,7 @@ def _counted(ids: list[UInt8]) -> dict[bytes, int]:
 
 
 def fit_behaviour(
-    things_GE: Float32, counts_UG: Float32, text_mean_E: Float32, num_directions: int, *, seed: int = 0
+    things_GE: Float32, counts_UG: Float32, questions_QE: Float32, num_directions: int, *, seed: int = 0
 ) -> dict[str, Float32]:
     """Tensors of a ``MeaningSpace`` of behaviour: means (E,) and maps (E, M); columns beyond the directions
     that users differ in are zero.
@@ -94,7 +91,8 @@ def fit_behaviour(
     Args:
         things_GE: vectors of the things' names.
         counts_UG: how often each user did each.
-        text_mean_E: subtracted from every text and query.
+        questions_QE: vectors of questions about any of them. Their mean is what a question says by being one;
+            it is subtracted from every query, as the things' mean is from every text.
         num_directions: M, the most that are kept.
         seed: of the permutation that says what chance gives.
 
@@ -102,14 +100,15 @@ def fit_behaviour(
         InputDataError: the users' counts show no direction beyond chance.
     """
     places_GD = _places(counts_UG, num_directions, np.random.default_rng(seed))
-    centred_GE = (things_GE - text_mean_E).astype(np.float64)
+    text_mean_E = things_GE.mean(axis=0, dtype=np.float64)
+    centred_GE = things_GE - text_mean_E
     centred_GE /= np.linalg.norm(centred_GE, axis=1, keepdims=True).clip(1e-9)
     inner_EE = centred_GE.T @ centred_GE + RIDGE * np.eye(centred_GE.shape[1])
     of_texts = np.linalg.solve(inner_EE, centred_GE.T @ places_GD)
     of_queries = centred_GE.T @ places_GD  # the places of all things, each by how much it is asked for
     return {
         "text_mean": text_mean_E.astype(np.float32),
-        "query_mean": text_mean_E.astype(np.float32),
+        "query_mean": questions_QE.mean(axis=0, dtype=np.float64).astype(np.float32),
         "basis": _padded(of_texts, num_directions),
         "query_basis": _padded(of_queries, num_directions),
     }

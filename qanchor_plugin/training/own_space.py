@@ -10,7 +10,7 @@ from qanchor_plugin.engine.fit_meaning import fit
 from qanchor_plugin.engine.modules import empty_space
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.training.batches import PairBatches
-from qanchor_plugin.training.behaviour_space import count_things, fit_behaviour
+from qanchor_plugin.training.behaviour_space import MOST_QUESTIONS, count_things, fit_behaviour
 
 KEPT = "engine"
 CHOICES = (KEPT, *SPACES)
@@ -54,8 +54,8 @@ def fit_to_texts(engine: QueryAnchorEngine, batches: PairBatches, *, num_batches
 def fit_to_behaviour(engine: QueryAnchorEngine, batches: PairBatches) -> str:
     """The space holds the directions in which the users that are trained on differ."""
     seen = count_things(batches.newest_sights())
-    mean = batches.vectors_of(seen.text_ids).mean(axis=0)
-    fitted = fit_behaviour(batches.vectors_of(seen.ids), seen.counts, mean, engine.config.meaning_dim)
+    questions = engine.encoder.encode(batches.table.questions(most=MOST_QUESTIONS)).astype(np.float32)
+    fitted = fit_behaviour(batches.vectors_of(seen.ids), seen.counts, questions, engine.config.meaning_dim)
     set_space(engine, "behaviour", fitted)
     num_users, num_things = seen.counts.shape
     num_directions = int(fitted["basis"].any(axis=0).sum())

@@ -144,6 +144,20 @@ class PairTable:
         instants = newest[f"{S.CUTOFF}_max"].cast(pa.int64()).to_pylist()
         return dict(zip(newest[S.USER].to_pylist(), instants, strict=True))
 
+    def questions(self, *, most: int) -> list[str]:
+        """Distinct questions of the pairs that are trained on, ascending: all of the first shards that hold
+        ``most`` of them, or of the whole table where it holds fewer.
+
+        Raises:
+            LakeError: they cannot be read.
+        """
+        found: set[str] = set()
+        for number in self.shards(held_out=False):
+            found.update(self._read([S.QUERY], number, held_out=False)[S.QUERY].unique().to_pylist())
+            if len(found) >= most:
+                break
+        return sorted(found)
+
     def _read(self, columns: list[str], number: int, *, held_out: bool) -> pa.Table:
         where = self._where & (ds.field(S.SHARD) == number) & (ds.field(S.HELD_OUT) == held_out)
         try:

@@ -20,7 +20,7 @@ from qanchor_plugin.engine.features import age_features
 from qanchor_plugin.engine.modules import EngineModules
 from qanchor_plugin.engine.prefix import DAY_OFFSET, Prefix, day_number
 from qanchor_plugin.engine.query import answering_rows
-from qanchor_plugin.engine.suffix import Packed, block_mask
+from qanchor_plugin.engine.suffix import alone, block_mask
 
 READ_TOGETHER = 32
 
@@ -78,7 +78,7 @@ class ReadUsers:
         kv = [_side_by_side([one.kv[part] for one in users], longest) for part in range(len(users[0].kv))]
         start = torch.tensor([one.start for one in users], device=self._device)
         age = torch.stack([one.age_F for one in users]).to(self._device)
-        rows = _packed(answering_rows(prompt_PC, self.user_emb_C))
+        rows = alone(answering_rows(prompt_PC, self.user_emb_C))
         return self.modules.answer(kv, valid, rows, start, age)[:, 0]
 
     @torch.no_grad()
@@ -108,7 +108,7 @@ class ReadUsers:
         num = len(self._query_TC)
         device = self._device
         rows = self._query_TC.to(self.modules.compute_dtype).expand(len(valid_BL), -1, -1)
-        allowed = block_mask(torch.zeros(num, dtype=torch.int64, device=device), valid_BL)
+        allowed = block_mask(alone(rows[0]).sees_SS, valid_BL)
         in_suffix = torch.ones(num, dtype=torch.bool, device=device)
         none = torch.zeros(0, dtype=torch.int64, device=device)
         _, longer = self.modules.backbone.encode(rows, positions_BT, allowed, in_suffix, kv, none)
@@ -122,18 +122,6 @@ class ReadUsers:
         a_token = sum(one.shape[0] * one.shape[2] * one.element_size() for one in first)
         tokens = sum(len(one.tokens) + len(self._query_TC) for one in self._prefixes)
         return tokens * a_token
-
-
-def _packed(rows_SC: Tensor) -> Packed:
-    """One query's rows as they are, so that they carry gradients."""
-    num, device = len(rows_SC), rows_SC.device
-    return Packed(
-        rows_SC=rows_SC,
-        query_S=torch.zeros(num, dtype=torch.int64, device=device),
-        offset_S=torch.arange(num, device=device),
-        length_S=torch.full((num,), num, device=device),
-        last_Q=torch.tensor([num - 1], device=device),
-    )
 
 
 def _side_by_side(parts_HLD: Sequence[Tensor], length: int) -> Tensor:

@@ -160,6 +160,25 @@ def test_rows_of_another_version_of_the_table_are_not_seen(tmp_path):
     assert PairTable(str(lake.folder)).version == 1
 
 
+def test_questions_are_those_that_are_trained_on_each_once(lake):
+    asked = PairTable(str(lake.folder)).questions(most=10_000)
+    assert asked == sorted(set(asked))
+    assert set(QUESTIONS) <= set(asked)
+    assert "Does household 4 like wine?" in asked
+    assert not any(f"household {one} " in question for one in HELD_OUT for question in asked)
+    assert PairTable(str(lake.folder), kinds=["outcome"]).questions(most=10_000) == sorted(QUESTIONS)
+
+
+def test_no_shard_is_read_for_questions_once_there_are_enough(lake):
+    table = PairTable(str(lake.folder), kinds=["uqa"])
+    first = table.shards(held_out=False)[0]
+    asked = table.questions(most=1)
+    of_first = [one for one in range(NUM_HOUSEHOLDS) if shard_of(one) == first and one not in HELD_OUT]
+    assert asked == sorted(
+        f"Does household {one} like {topic}?" for one in of_first for topic in ("wine", "bread")
+    )
+
+
 def test_fewer_users_than_a_batch_are_all_taken_and_counted(lake, caplog):
     batches = batches_of(lake, BatchPlan(readings_per_step=48))
     with caplog.at_level(logging.WARNING):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from qanchor_plugin.declare import Settings
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.errors import EngineError, InputDataError
 from qanchor_plugin.training.batches import BatchPlan
+from qanchor_plugin.training.pair_table import PairTable
 from qanchor_plugin.training.pretrain import PretrainPlan, pretrain, starting_engine
 from qanchor_plugin.training.trainer import TrainPlan
 from tests.shop import ShopLake, at, demo_engine
@@ -111,6 +113,8 @@ def test_training_may_begin_with_a_space_of_the_users_own_behaviour(settings, tm
     assert engine.config.space == "behaviour"
     assert report.fitted_space == "22 users by 3 groups, directions beyond chance: 1"
     assert report.digest_before != demo_engine().digest
+    asked = engine.encoder.encode(PairTable(settings.lake).questions(most=10_000))
+    assert np.allclose(engine.modules.space.query_mean.numpy(), asked.astype(np.float64).mean(0), atol=1e-6)
     again = pretrain(settings, PROFILE, plan, tmp_path, resume=True)
     assert again.digest_after == report.digest_after
     other = PretrainPlan(**{**vars(PLAN), "space": "engine"})
