@@ -27,9 +27,9 @@ from qanchor_plugin.engine.suffix import Packed
 
 KINDS = ("qwen2", "llama")
 """Model types whose layers are built as here; others run through transformers."""
-MLP_ROWS = 640
+MLP_ROWS = 1024
 """Most rows of one MLP step, so that its inner activations stay small (docs/engine-speed.md)."""
-PREFILL_TOKENS = 512
+PREFILL_TOKENS = 1024
 """Most padded tokens of short prefixes that are read together; more is no faster (docs/engine-speed.md)."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
