@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from qanchor_plugin.engine.linear import multiply
 from qanchor_plugin.engine.suffix import Packed
@@ -29,7 +29,7 @@ KINDS = ("qwen2", "llama")
 """Model types whose layers are built as here; others run through transformers."""
 MLP_ROWS = 1024
 """Most rows of one MLP step, so that its inner activations stay small (docs/engine-speed.md)."""
-PREFILL_TOKENS = 1024
+PREFILL_TOKENS = 512
 """Most padded tokens of short prefixes that are read together; more is no faster (docs/engine-speed.md)."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -182,12 +182,15 @@ class _Layer:
 
     def after(self, hidden_NW: Tensor, attended_NW: Tensor) -> Tensor:
         """The block's output from what its heads attended to."""
-        hidden = hidden_NW + self.out(attended_NW)
+        hidden = self.out.plus(attended_NW, hidden_NW)
         normed = self.second_norm(hidden)
         steps = max(1, -(-len(hidden) // MLP_ROWS))  # equal: a short one reads every weight for little
-        for rows, into in zip(normed.tensor_split(steps), hidden.tensor_split(steps), strict=True):
-            into += self.down(silu(self.gate(rows), inplace=True).mul_(self.up(rows)))
-        return hidden
+        parts = zip(normed.tensor_split(steps), hidden.tensor_split(steps), strict=True)
+        return torch.cat([self._mlp(*part) for part in parts])
+
+    def _mlp(self, normed_NW: Tensor, hidden_NW: Tensor) -> Tensor:
+        """The MLP's answer plus what came in."""
+        return self.down.plus(self.up.times(normed_NW, self.gate.silu(normed_NW)), hidden_NW)
 
 
 class _Blocks:
@@ -246,5 +249,10 @@ def _causal(query_LHD: Tensor, key_LJD: Tensor, value_LJD: Tensor, scaling: floa
 
 
 def _rotate(heads_NHD: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    first, second = heads_NHD.chunk(2, dim=-1)
-    return heads_NHD * cosine + torch.cat([-second, first], -1) * sine
+    """The first half of every head is turned against the second."""
+    turned = heads_NHD * cosine
+    halves, sines = heads_NHD.chunk(2, dim=-1), sine.chunk(2, dim=-1)
+    first, second = turned.chunk(2, dim=-1)
+    first.addcmul_(halves[1], sines[0], value=-1)
+    second.addcmul_(halves[0], sines[1])
+    return turned

@@ -1,25 +1,19 @@
-"""Linear layers of the fast CPU forward: as they are, held in float32, or in int8.
+"""Linear layers of the fast CPU forward: packed for oneDNN, as they are, or in int8.
 
 Shape letters: N rows, K inputs, M outputs.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-
-Multiply = Callable[[Tensor], Tensor]
-"""(N, K) to (N, M)."""
-FEW_ROWS = 64
-"""Up to so many rows a product is faster with the weights on its left (docs/engine-speed.md)."""
+from torch.nn.functional import linear, silu
 
 
-def multiply(layer: nn.Linear, dtype: torch.dtype, *, int8: bool) -> Multiply:
-    """The layer as a function; float32 weights are shared with it, not copied.
+def multiply(layer: nn.Linear, dtype: torch.dtype, *, int8: bool) -> "Linear":
+    """The layer, to be multiplied by; it does not follow later changes of the layer's weights.
 
     Args:
         layer: of any float type.
-        dtype: what it is to compute in; another than its own is held as a copy.
+        dtype: what it is to compute in.
         int8: weights in int8 with one scale an output, rows with one scale each, so that no row's answer
             depends on another's.
     """
@@ -27,25 +21,63 @@ def multiply(layer: nn.Linear, dtype: torch.dtype, *, int8: bool) -> Multiply:
     bias = None if layer.bias is None else layer.bias.detach().to(dtype)
     if int8:
         return _Int8(weight.float(), bias)
-    return _Float(weight.to(dtype), bias)
+    kind = _Packed if torch.backends.mkldnn.is_available() else Linear
+    return kind(weight.to(dtype), bias)
 
 
-class _Float:
-    """Weights as they are; which side of the product they stand on follows from the number of rows."""
+class Linear:
+    """Weights as they are, multiplied by PyTorch's choice."""
 
     def __init__(self, weight_MK: Tensor, bias_M: Tensor | None) -> None:
-        self.weight_MK, self.weight_KM, self.bias_M = weight_MK, weight_MK.t(), bias_M
+        self.weight_MK, self.bias_M = weight_MK, bias_M
 
     def __call__(self, rows_NK: Tensor) -> Tensor:
-        if len(rows_NK) <= FEW_ROWS:
-            answer = torch.mm(self.weight_MK, rows_NK.t()).t()
-            return answer if self.bias_M is None else answer.add_(self.bias_M)
-        if self.bias_M is None:
-            return torch.mm(rows_NK, self.weight_KM)
-        return torch.addmm(self.bias_M, rows_NK, self.weight_KM)
+        """(N, M)."""
+        return linear(rows_NK, self.weight_MK, self.bias_M)
+
+    def silu(self, rows_NK: Tensor) -> Tensor:
+        """(N, M): SiLU of the product."""
+        return silu(self(rows_NK), inplace=True)
+
+    def times(self, rows_NK: Tensor, other_NM: Tensor) -> Tensor:
+        """(N, M): the product times ``other_NM``, element by element."""
+        return self(rows_NK).mul_(other_NM)
+
+    def plus(self, rows_NK: Tensor, other_NM: Tensor) -> Tensor:
+        """(N, M): the product plus ``other_NM``."""
+        return self(rows_NK).add_(other_NM)
 
 
-class _Int8:
+class _Packed(Linear):
+    """Weights in oneDNN's own layout, a copy; what follows the product happens while it is written."""
+
+    PACKED_FOR = 256
+    """Rows that the layout is chosen for; any number may be multiplied (docs/engine-speed.md)."""
+
+    def __init__(self, weight_MK: Tensor, bias_M: Tensor | None) -> None:
+        self.bias_M = bias_M
+        self.packed_MK = torch.ops.mkldnn._reorder_linear_weight(weight_MK.contiguous(), self.PACKED_FOR)
+
+    def __call__(self, rows_NK: Tensor) -> Tensor:
+        return self._then("none", rows_NK)
+
+    def silu(self, rows_NK: Tensor) -> Tensor:
+        return self._then("swish", rows_NK)
+
+    def times(self, rows_NK: Tensor, other_NM: Tensor) -> Tensor:
+        return self._with("mul", rows_NK, other_NM)
+
+    def plus(self, rows_NK: Tensor, other_NM: Tensor) -> Tensor:
+        return self._with("add", rows_NK, other_NM)
+
+    def _then(self, what: str, rows_NK: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise.default(rows_NK, self.packed_MK, self.bias_M, what, [], "")
+
+    def _with(self, what: str, rows_NK: Tensor, other_NM: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise.binary(rows_NK, other_NM, self.packed_MK, self.bias_M, what)
+
+
+class _Int8(Linear):
     """Weights quantised once, rows at each call; products are summed in int32."""
 
     def __init__(self, weight_MK: Tensor, bias_M: Tensor | None) -> None:

@@ -8,7 +8,7 @@ from qanchor_plugin.engine import QueryAnchorEngine, forward
 from qanchor_plugin.engine import decoder as decoders
 from qanchor_plugin.engine.config import DEMO
 from qanchor_plugin.engine.decoder import Decoder, supported
-from qanchor_plugin.engine.linear import FEW_ROWS, multiply
+from qanchor_plugin.engine.linear import Linear, multiply
 from qanchor_plugin.engine.suffix import block_mask, pack, suffix_positions
 from qanchor_plugin.errors import EngineError
 from tests.unit.engine.conftest import TODAY
@@ -112,13 +112,21 @@ def test_int8_answers_near_float32_and_says_so_in_its_identity(paper, paper_conf
     assert len({one.kv_digest for one in (engine, paper)}) == 2
 
 
-@pytest.mark.parametrize("num_rows", [1, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("num_rows", [0, 1, 21, 300])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_product_is_the_layers_whatever_the_number_of_rows(num_rows, bias):
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_product_and_what_follows_it_are_the_layers(num_rows, bias, packed, monkeypatch):
+    """Packed for oneDNN or, where it is not there, as the weights are."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: packed)
     layer = torch.nn.Linear(32, 8, bias=bias)
-    rows = torch.randn(num_rows, 32)
+    rows, other = torch.randn(2 * num_rows, 32)[::2], torch.randn(num_rows, 8)
     with torch.inference_mode():
-        assert (multiply(layer, torch.float32, int8=False)(rows) - layer(rows)).abs().max() <= 1e-6
+        ours, theirs = multiply(layer, torch.float32, int8=False), layer(rows)
+        assert (type(ours) is Linear) != packed
+        torch.testing.assert_close(ours(rows), theirs, rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.silu(rows), torch.nn.functional.silu(theirs), rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.times(rows, other), theirs * other, rtol=0, atol=3e-6)
+        torch.testing.assert_close(ours.plus(rows, other), theirs + other, rtol=0, atol=2e-6)
 
 
 def test_int8_rows_do_not_depend_on_each_other():
