@@ -20,21 +20,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.environments import FOLDER, PEERS, PeerError, command
-from benchmarks.peers.picture import draw, unit_of
+from benchmarks.peers.picture import CASES, draw, unit_of
 from benchmarks.qwen_shape import write_engine
 from benchmarks.results import ROOT, Row, as_run, keep, machine
 
 COMMAND = "python -m benchmarks.peers"
 PICTURE = ROOT / "docs" / "pictures" / "peers.svg"
 RUN_SECONDS = 7200
-CASES = {
-    "full": "single full encode",
-    "batch": "batch of users, {queries} queries each",
-    "more": "{queries} more queries on a cached user",
-    "batch-alike": "batch of users, {queries} queries each that begin alike",
-    "more-alike": "{queries} more queries that begin alike on a cached user",
-}
-
 Key = tuple[str, int, str, int, str]
 """dtype, prefix, case, number of queries, peer."""
 
