@@ -29,6 +29,7 @@ from qanchor_plugin.backend import Ask, LocalBackend, wire
 from qanchor_plugin.backend.calibrate import calibrate
 from qanchor_plugin.backend.engines import shared_engine
 from qanchor_plugin.declare import Profile, Settings
+from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.backbone import CausalLMBackbone
 from qanchor_plugin.engine.decoder import held_dtype
 from qanchor_plugin.prefix_store import calibration_path
@@ -163,14 +164,13 @@ def _latency(how: str, asks: list[Ask], users: list[bytes], address: str, second
 def _memory(worker: Worker, engine: str, settings: Settings) -> Row:
     """What the process held at most, against the engine's weights and the memory tier's bound.
 
-    A language model in bfloat16 has its layers in float32 once more where the processor multiplies so.
+    A language model in bfloat16 has its layers in float32 where the processor multiplies so.
     """
-    modules = shared_engine(engine, "cpu").modules
+    modules = QueryAnchorEngine.load(engine, device="cpu").modules
     weights = sum(one.nbytes for one in [*modules.parameters(), *modules.buffers()])
-    held = held_dtype(modules.compute_dtype)
-    if isinstance(modules.backbone, CausalLMBackbone) and held != modules.compute_dtype:
-        layers = modules.backbone.model.base_model.layers
-        weights += sum(one.numel() for one in layers.parameters()) * held.itemsize
+    if isinstance(modules.backbone, CausalLMBackbone):
+        wider = held_dtype(modules.compute_dtype).itemsize - modules.compute_dtype.itemsize
+        weights += wider * sum(one.numel() for one in modules.backbone.model.base_model.layers.parameters())
     planned = (weights + settings.prefix_memory_bytes) / 2**20
     peak = peak_mb(worker.pid)
     return Row(

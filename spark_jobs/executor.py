@@ -6,6 +6,7 @@ The only module of the jobs that loads torch; it is imported inside tasks.
 from functools import lru_cache
 
 from qanchor_plugin.engine import PreparedQuery, QueryAnchorEngine, SoftPrompt, VectorSnapshot
+from qanchor_plugin.engine.serving import load_to_serve
 from qanchor_plugin.errors import EngineError
 
 
@@ -24,7 +25,7 @@ def engine_of(name: str, device: str, digest: str) -> QueryAnchorEngine:
     context = TaskContext.get()
     if context is not None:
         torch.set_num_threads(max(1, context.cpus()))
-    engine = QueryAnchorEngine.load(name, device=device_of_task(device))
+    engine = load_to_serve(name, device=device_of_task(device))
     if engine.digest != digest:
         raise EngineError(
             f"engine {name!r} has digest {engine.digest} on this executor and {digest} on the driver. "

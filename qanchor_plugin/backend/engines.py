@@ -16,7 +16,8 @@ _loaded: dict[tuple[str, str], "QueryAnchorEngine"] = {}
 
 
 def shared_engine(name: str, device: str) -> "QueryAnchorEngine":
-    """The engine of that name on that device; loaded on the first call, held until the process ends.
+    """The engine of that name on that device; loaded on the first call, held until the process ends, to embed
+    alone (:func:`..engine.serving.load_to_serve`).
 
     A folder whose files change is not read again: callers compare digests, and :func:`load_anew` or a
     restart reads it.
@@ -26,12 +27,12 @@ def shared_engine(name: str, device: str) -> "QueryAnchorEngine":
         MissingExtraError: torch is not installed.
     """
     require("torch", purpose="Answering anchor queries in this process")
-    from qanchor_plugin.engine import QueryAnchorEngine
+    from qanchor_plugin.engine.serving import load_to_serve
 
     with _lock:
         known = _loaded.get((name, device))
         if known is None:
-            known = _loaded[name, device] = QueryAnchorEngine.load(name, device=device)
+            known = _loaded[name, device] = load_to_serve(name, device=device)
             logger.info("loaded engine %s (%s)", name, known.digest)
         return known
 
@@ -45,9 +46,9 @@ def load_anew(name: str, device: str) -> "QueryAnchorEngine":
         EngineError: as :func:`shared_engine`; the old one stays.
     """
     require("torch", purpose="Answering anchor queries in this process")
-    from qanchor_plugin.engine import QueryAnchorEngine
+    from qanchor_plugin.engine.serving import load_to_serve
 
-    fresh = QueryAnchorEngine.load(name, device=device)
+    fresh = load_to_serve(name, device=device)
     with _lock:
         _loaded[name, device] = fresh
     logger.info("loaded engine %s anew (%s)", name, fresh.digest)

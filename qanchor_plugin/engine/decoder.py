@@ -61,13 +61,23 @@ def stamp(model: Any) -> tuple[tuple[int, int], ...]:
 
 
 class Decoder:
-    """A model's forwards for prefixes and for packed suffixes over their cached keys and values."""
+    """A model's forwards for prefixes and for packed suffixes over their cached keys and values.
 
-    def __init__(self, model: Any, *, int8: bool = False) -> None:
+    Args:
+        model: of a kind that is :func:`supported`.
+        int8: output and MLP layers in int8.
+        alone: the model's own linear weights are let go, layer by layer, so that none is held twice.
+    """
+
+    def __init__(self, model: Any, *, int8: bool = False, alone: bool = False) -> None:
         base = model.base_model
         self.kept = base.layers[0].mlp.up_proj.weight.dtype
         self.held = torch.float32 if int8 else held_dtype(self.kept)
-        self.layers = [_Layer(layer, self.held, int8=int8) for layer in base.layers]
+        self.layers = []
+        for layer in base.layers:
+            self.layers.append(_Layer(layer, self.held, int8=int8))
+            for one in _linears(layer) if alone else ():
+                one.weight = nn.Parameter(one.weight.new_empty(0), requires_grad=False)
         self.norm = _Norm(base.norm, self.held)
         self.rotary = base.rotary_emb
         self.num_key_heads, self.head_dim = (

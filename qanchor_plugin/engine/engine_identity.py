@@ -82,6 +82,10 @@ class EngineIdentity:
         """Identity of the last step alone, from the state at ``<USER_EMB>`` to the embedding."""
         return digest("projection/1", state_digest(self.modules.projection.state_dict()))
 
+    def note_digests(self) -> None:
+        """The digests are known, whatever becomes of the weights."""
+        _ = self.digest, self.kv_digest, self.projection_digest
+
     def forget_digests(self) -> None:
         """The digests are computed anew when next asked: weights were changed."""
         for name in ("digest", "prefix_digest", "kv_digest", "projection_digest"):

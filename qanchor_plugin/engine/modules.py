@@ -23,6 +23,7 @@ from qanchor_plugin.engine.suffix import (
     causal_mask,
     suffix_positions,
 )
+from qanchor_plugin.errors import EngineError
 
 
 class MeaningSpace(nn.Module):
@@ -88,6 +89,7 @@ class EngineModules(nn.Module):
         )
         self.projection = Projection(config.hidden, config.projection_dim, config.embedding_dim)
         self._fast: tuple[Any, Decoder] | None = None
+        self._serves_only = False
 
     @property
     def is_flat(self) -> bool:
@@ -103,10 +105,37 @@ class EngineModules(nn.Module):
     def _decoder(self) -> Decoder | None:
         if not self.is_flat or not isinstance(self.backbone, CausalLMBackbone):
             return None
-        now = stamp(self.backbone.model)
-        if self._fast is None or self._fast[0] != now:
-            self._fast = (now, Decoder(self.backbone.model, int8=self.config.dtype == "int8"))
+        if self._fast is None or self._fast[0] != stamp(self.backbone.model):
+            self._fast = self._made_decoder(alone=False)
         return self._fast[1]
+
+    def _made_decoder(self, *, alone: bool) -> tuple[Any, Decoder]:
+        """The decoder, and the state of the weights that it was made of."""
+        model = self.backbone.model
+        decoder = Decoder(model, int8=self.config.dtype == "int8", alone=alone)
+        return stamp(model), decoder
+
+    @property
+    def _whole_backbone(self) -> MeaningBackbone | CausalLMBackbone:
+        self.check_whole()
+        return self.backbone
+
+    def serve_only(self) -> None:
+        """A language model's linear weights are held once, as the flat forward multiplies them (packed, or
+        in another type); without one, nothing changes. Training, saving, digests and the slow path need them
+        and raise EngineError from now on."""
+        with torch.inference_mode():
+            if self.is_flat and not self._serves_only:
+                self._fast = self._made_decoder(alone=True)
+                self._serves_only = True
+
+    def check_whole(self) -> None:
+        """Nothing, unless :meth:`serve_only` let weights go: then EngineError."""
+        if self._serves_only:
+            raise EngineError(
+                "this engine was loaded to serve: its linear weights are packed and cannot be trained, saved "
+                "or run another way. Load it anew with QueryAnchorEngine.load."
+            )
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -127,7 +156,7 @@ class EngineModules(nn.Module):
             return fast.prefill(rows, positions_BL, valid_BL)
         is_suffix = torch.zeros(rows_BLC.shape[1], dtype=torch.bool, device=rows_BLC.device)
         none = torch.zeros(0, dtype=torch.int64, device=rows.device)
-        _, kv = self.backbone.encode(rows, positions_BL, causal_mask(valid_BL), is_suffix, None, none)
+        _, kv = self._whole_backbone.encode(rows, positions_BL, causal_mask(valid_BL), is_suffix, None, none)
         return kv
 
     def answer(self, kv: KV, valid_BL: Tensor, packed: Packed, start_B: Tensor, age_BF: Tensor) -> Tensor:
@@ -149,7 +178,7 @@ class EngineModules(nn.Module):
             return self.projection(fast.answer(rows, positions, packed, caches).float())
         is_suffix = torch.ones(rows.shape[1], dtype=torch.bool, device=rows.device)
         allowed = block_mask(packed.sees_SS, valid_BL)
-        hidden, _ = self.backbone.encode(rows, positions, allowed, is_suffix, kv, packed.last_Q)
+        hidden, _ = self._whole_backbone.encode(rows, positions, allowed, is_suffix, kv, packed.last_Q)
         return self.projection(hidden.float())
 
     def full(self, rows_BNC: Tensor, positions_BN: Tensor, num_suffix: int) -> Tensor:
@@ -159,13 +188,14 @@ class EngineModules(nn.Module):
         allowed = torch.ones(length, length, dtype=torch.bool, device=rows_BNC.device).tril()
         rows = rows_BNC.to(self.compute_dtype)
         last = torch.tensor([length - 1], device=rows.device)
-        hidden, _ = self.backbone.encode(
+        hidden, _ = self._whole_backbone.encode(
             rows, positions_BN, allowed.expand(len(rows), -1, -1), is_suffix, None, last
         )
         return self.projection(hidden[:, 0].float())
 
     def own_state(self) -> dict[str, Tensor]:
         """The state dict without a transformers backbone, which saves itself."""
+        self.check_whole()
         return {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.model.")}
 
     def prefix_state(self) -> dict[str, Tensor]:

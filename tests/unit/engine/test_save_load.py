@@ -5,12 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.config import DEMO
 from qanchor_plugin.engine.load import SHIPPED
 from qanchor_plugin.engine.random_shape import random_language_engine
+from qanchor_plugin.engine.serving import load_to_serve
 from qanchor_plugin.errors import EngineError, MissingExtraError
 from tests.unit.engine.conftest import TODAY
 
@@ -39,6 +41,40 @@ def test_a_saved_engine_saves_again(paper, tmp_path):
     paper.save_pretrained(tmp_path / "one")
     QueryAnchorEngine.load(str(tmp_path / "one"), device="cpu").save_pretrained(tmp_path / "two")
     assert QueryAnchorEngine.load(str(tmp_path / "two"), device="cpu").digest == paper.digest
+
+
+def test_an_engine_to_serve_answers_alike_and_holds_its_linear_weights_once(
+    paper, prefixes_of, users, tmp_path
+):
+    paper.save_pretrained(tmp_path / "engine")
+    whole = QueryAnchorEngine.load(str(tmp_path / "engine"), device="cpu")
+    lean = load_to_serve(str(tmp_path / "engine"), device="cpu")
+    assert (lean.digest, lean.kv_digest, lean.prefix_digest) == (
+        whole.digest,
+        whole.kv_digest,
+        whole.prefix_digest,
+    )
+    prefixes = prefixes_of(lean, users[:5])
+    asked = ([lean.prepare_query("beer?")], [TODAY] * 5)
+    kept = lean.prefill(prefixes, scheme="bf16")
+    assert lean.embed(prefixes, *asked).tobytes() == whole.embed(prefixes, *asked).tobytes()
+    assert kept[0].kv_digest == whole.kv_digest
+    layers = lean.modules.backbone.model.base_model.layers
+    assert not [one for one in layers.parameters() if one.dim() == 2]
+    for refused in (
+        lambda: lean.embed_reference(prefixes, *asked),
+        lambda: lean.save_pretrained(tmp_path / "again"),
+        lambda: lean.modules.prefill(torch.zeros(1, 2, 64), torch.zeros(1, 2), torch.ones(1, 2, dtype=bool)),
+    ):
+        with pytest.raises(EngineError, match=r"loaded to serve.*Load it anew"):
+            refused()
+
+
+def test_an_engine_without_a_language_model_is_served_whole(demo, prefixes_of, users):
+    lean = load_to_serve("demo", device="cpu")
+    prefixes = prefixes_of(lean, users[:2])
+    asked = ([lean.prepare_query("beer?")], [TODAY] * 2)
+    assert np.abs(lean.embed(prefixes, *asked) - lean.embed_reference(prefixes, *asked)).max() <= 1e-5
 
 
 def _truncated(path):

@@ -1,0 +1,15 @@
+"""Engines of processes that embed and do nothing else."""
+
+from qanchor_plugin.engine.engine import QueryAnchorEngine
+
+
+def load_to_serve(name_or_folder: str, *, device: str = "auto") -> QueryAnchorEngine:
+    """:meth:`QueryAnchorEngine.load`, with a language model's linear weights held once.
+
+    On a CPU they are packed for its products, which would else be a second copy. The engine embeds and
+    prefills; to train it, to save it or to call its slow path raises EngineError.
+    """
+    engine = QueryAnchorEngine.load(name_or_folder, device=device)
+    engine.note_digests()
+    engine.modules.serve_only()
+    return engine
