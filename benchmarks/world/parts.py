@@ -124,13 +124,17 @@ def curves(run: Run) -> list[Row]:
         figures.row("world-steps", one.name, name=f"{count} steps")
         for one, count in zip(by_steps, counts, strict=True)
     ]
+    rises = [
+        figures.difference("world-scaling", BASE, by_share[0].name),
+        figures.difference("world-steps", BASE, by_steps[0].name),
+    ]
     users = [share * run.place.world.num_users for share in SHARES]
     plots.scaling_picture(
         run.pictures / "world_scaling.png",
         [("users trained on", users, shares), ("steps", counts, stepped)],
         level,
     )
-    return [level, *shares, *stepped]
+    return [level, *shares, *stepped, *rises]
 
 
 def margins(run: Run) -> list[Row]:

@@ -3,6 +3,8 @@
 Shape letters: N rows, K inputs, M outputs.
 """
 
+import platform
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
@@ -21,8 +23,12 @@ def multiply(layer: nn.Linear, dtype: torch.dtype, *, int8: bool) -> "Linear":
     bias = None if layer.bias is None else layer.bias.detach().to(dtype)
     if int8:
         return _Int8(weight.float(), bias)
-    kind = _Packed if torch.backends.mkldnn.is_available() else Linear
-    return kind(weight.to(dtype), bias)
+    return (_Packed if _packs() else Linear)(weight.to(dtype), bias)
+
+
+def _packs() -> bool:
+    """Is oneDNN there, on a processor of the kind that it was measured on?"""
+    return torch.backends.mkldnn.is_available() and platform.machine().lower() in ("x86_64", "amd64")
 
 
 class Linear:
