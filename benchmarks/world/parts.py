@@ -126,6 +126,7 @@ def curves(run: Run) -> list[Row]:
     ]
     rises = [
         figures.difference("world-scaling", BASE, by_share[0].name),
+        figures.difference("world-scaling", BASE, UNTRAINED, wanted=0.05),
         figures.difference("world-steps", BASE, by_steps[0].name),
     ]
     users = [share * run.place.world.num_users for share in SHARES]

@@ -58,10 +58,10 @@ def scaling() -> tuple[Variant, ...]:
 
 
 def steps(num_steps: int) -> tuple[Variant, ...]:
-    """The base trained for growing numbers of steps, each with a schedule of its own."""
+    """The base trained for growing numbers of steps, each with its own schedule; the last is the base."""
     counts = [max(1, round(num_steps * share)) for share in STEP_SHARES]
     return tuple(
-        Variant(name=BASE if count == num_steps else f"{count} steps", train={"steps": count})
+        Variant(name=BASE) if count == num_steps else Variant(name=f"{count} steps", train={"steps": count})
         for count in counts
     )
 
