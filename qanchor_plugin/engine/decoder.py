@@ -1,4 +1,4 @@
-"""The fast CPU forward of a Qwen2-like decoder, over the weights of the transformers model itself.
+"""The fast CPU forward of a Qwen2-like decoder, made of the weights of a transformers model.
 
 It answers what the model's own forward answers, and leaves out what nobody reads:
 
@@ -76,8 +76,9 @@ class Decoder:
         self.layers = []
         for layer in base.layers:
             self.layers.append(_Layer(layer, self.held, int8=int8))
-            for one in _linears(layer) if alone else ():
-                one.weight = nn.Parameter(one.weight.new_empty(0), requires_grad=False)
+            if alone:
+                for one in _linears(layer):
+                    one.weight = nn.Parameter(one.weight.new_empty(0), requires_grad=False)
         self.norm = _Norm(base.norm, self.held)
         self.rotary = base.rotary_emb
         self.num_key_heads, self.head_dim = (

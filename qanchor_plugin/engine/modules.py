@@ -121,13 +121,12 @@ class EngineModules(nn.Module):
         return self.backbone
 
     def serve_only(self) -> None:
-        """A language model's linear weights are held once, as the flat forward multiplies them (packed, or
-        in another type); without one, nothing changes. Training, saving, digests and the slow path need them
-        and raise EngineError from now on."""
-        with torch.inference_mode():
-            if self.is_flat and not self._serves_only:
-                self._fast = self._made_decoder(alone=True)
-                self._serves_only = True
+        """The linear weights of a model that :attr:`is_flat` are held once, as its forward multiplies them
+        (packed, or in another type). Training, saving, digests and the slow path need them and raise
+        EngineError from now on."""
+        if not self._serves_only:
+            self._fast = self._made_decoder(alone=True)
+            self._serves_only = True
 
     def check_whole(self) -> None:
         """Nothing, unless :meth:`serve_only` let weights go: then EngineError."""

@@ -1,5 +1,7 @@
 """Engines of processes that embed and do nothing else."""
 
+import torch
+
 from qanchor_plugin.engine.engine import QueryAnchorEngine
 
 
@@ -10,6 +12,8 @@ def load_to_serve(name_or_folder: str, *, device: str = "auto") -> QueryAnchorEn
     prefills; to train it, to save it or to call its slow path raises EngineError.
     """
     engine = QueryAnchorEngine.load(name_or_folder, device=device)
-    engine.note_digests()
-    engine.modules.serve_only()
+    with torch.inference_mode():
+        if engine.modules.is_flat:
+            engine.note_digests()  # they are of the weights that are let go
+            engine.modules.serve_only()
     return engine

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from qanchor_plugin.backend.engines import load_anew, shared_engine
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.engine.config import DEMO
 from qanchor_plugin.engine.load import SHIPPED
@@ -43,12 +44,13 @@ def test_a_saved_engine_saves_again(paper, tmp_path):
     assert QueryAnchorEngine.load(str(tmp_path / "two"), device="cpu").digest == paper.digest
 
 
+@pytest.mark.parametrize("load", [load_to_serve, shared_engine, load_anew])
 def test_an_engine_to_serve_answers_alike_and_holds_its_linear_weights_once(
-    paper, prefixes_of, users, tmp_path
+    paper, prefixes_of, users, tmp_path, load
 ):
     paper.save_pretrained(tmp_path / "engine")
     whole = QueryAnchorEngine.load(str(tmp_path / "engine"), device="cpu")
-    lean = load_to_serve(str(tmp_path / "engine"), device="cpu")
+    lean = load(str(tmp_path / "engine"), device="cpu")
     assert (lean.digest, lean.kv_digest, lean.prefix_digest) == (
         whole.digest,
         whole.kv_digest,
