@@ -4,23 +4,26 @@ Shape letters: N rows, K inputs, M outputs.
 """
 
 import platform
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 
-def multiply(layer: nn.Linear, dtype: torch.dtype, *, int8: bool) -> "Linear":
-    """The layer, to be multiplied by; it does not follow later changes of the layer's weights.
+def multiply(layers: Sequence[nn.Linear], dtype: torch.dtype, *, int8: bool) -> "Linear":
+    """Layers of the same input, to be multiplied by at once, their outputs side by side; it does not follow
+    later changes of the layers' weights.
 
     Args:
-        layer: of any float type.
+        layers: of any float type, all of them with a bias or none.
         dtype: what it is to compute in.
         int8: weights in int8 with one scale an output, rows with one scale each, so that no row's answer
             depends on another's.
     """
-    weight = layer.weight.detach()
-    bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+    weight = torch.cat([one.weight.detach() for one in layers])
+    biases = [one.bias.detach() for one in layers if one.bias is not None]
+    bias = torch.cat(biases).to(dtype) if biases else None
     if int8:
         return _Int8(weight.float(), bias)
     return (_Packed if _packs() else Linear)(weight.to(dtype), bias)

@@ -124,7 +124,7 @@ def test_a_product_and_what_follows_it_are_the_layers(num_rows, bias, packed, mo
     layer = torch.nn.Linear(32, 8, bias=bias)
     rows, other = torch.randn(2 * num_rows, 32)[::2], torch.randn(num_rows, 8)
     with torch.inference_mode():
-        ours, theirs = multiply(layer, torch.float32, int8=False), layer(rows)
+        ours, theirs = multiply([layer], torch.float32, int8=False), layer(rows)
         assert (type(ours) is Linear) != packed
         torch.testing.assert_close(ours(rows), theirs, rtol=0, atol=1e-6)
         torch.testing.assert_close(ours.silu(rows), torch.nn.functional.silu(theirs), rtol=0, atol=1e-6)
@@ -134,7 +134,7 @@ def test_a_product_and_what_follows_it_are_the_layers(num_rows, bias, packed, mo
 
 def test_int8_rows_do_not_depend_on_each_other():
     layer = torch.nn.Linear(32, 8)
-    times, rows = multiply(layer, torch.float32, int8=True), torch.randn(4, 32)
+    times, rows = multiply([layer], torch.float32, int8=True), torch.randn(4, 32)
     together = times(rows * torch.tensor([[1.0], [1.0], [1000.0], [1.0]]))
     assert torch.equal(together[:2], times(rows)[:2])
 
@@ -145,7 +145,7 @@ def test_int8_by_hand():
         layer.weight.copy_(torch.tensor([[1.27, 0.5]]))
         layer.bias.copy_(torch.tensor([3.0]))
     # weight: scale 0.01, [127, 50]; row: scale 2, [127, 64] -> (127 * 127 + 64 * 50) * 0.02 + 3
-    answer = multiply(layer, torch.float32, int8=True)(torch.tensor([[254.0, 128.0]]))
+    answer = multiply([layer], torch.float32, int8=True)(torch.tensor([[254.0, 128.0]]))
     assert answer.item() == pytest.approx((127 * 127 + 64 * 50) * 0.02 + 3, rel=1e-6)
 
 
