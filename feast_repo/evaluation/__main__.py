@@ -41,15 +41,18 @@ def main() -> int:
     os.chdir(ROOT)
     warnings.simplefilter("ignore")
     began = time.monotonic()
-    with Stage(ROOT / "logs" / "evaluate.log", num_steps=1) as stage:
+    with Stage(ROOT / "logs" / "evaluate.log", num_steps=3) as stage:
 
         def say(text: str) -> None:
             stage.console.print(f"[{time.monotonic() - began:6.0f} s] {text}", markup=False, soft_wrap=True)
 
         say("loading feast, pyspark and torch")
+        from feast_repo.demo.story import apply_and_materialise, ingest_files
         from feast_repo.evaluation.story import evaluate
 
         try:
+            ingest_files(stage, ROOT)
+            apply_and_materialise(stage, ROOT)
             evaluate(ROOT, options, say)
         except QAnchorError as error:
             stage.console.print(

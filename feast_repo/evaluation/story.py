@@ -87,12 +87,16 @@ def _full(
 ) -> list[Table]:
     """The expensive tables, always at the selection cut."""
     command = "make evaluate FULL=1"
-    study = Study(
-        root=root,
-        work=root / "build" / "evaluation",
-        cut=SELECTION_CUT,
-        num_households=options.households,
-        say=say,
+    study, swept = (
+        Study(
+            root=root,
+            work=root / "build" / "evaluation",
+            cut=SELECTION_CUT,
+            num_households=options.households,
+            only=only,
+            say=say,
+        )
+        for only in (None, full.SWEPT)
     )
     trainings = Trainings(root=root, cut=SELECTION_CUT, say=say)
     seeds = options.seeds or [0]
@@ -103,7 +107,7 @@ def _full(
     own = full.right_of(study.add_engine(name, engine, right_only=True))
     folder = str(trainings.untrained())
     untrained = full.right_of(study.add_engine(UNTRAINED, folder, right_only=True))
-    return [*tables, *full.prompt_tables(study, name, engine, own, (folder, untrained), command)]
+    return [*tables, *full.prompt_tables(swept, name, engine, own, (folder, untrained), command)]
 
 
 def _pictures(

@@ -36,6 +36,7 @@ class Study:
         root: the repository, where the process stands.
         work: what is remembered between runs stands here.
         num_households: only the first so many, to try things; None is all.
+        only: names of the tasks; None is all.
         say: gets one line for each thing done.
     """
 
@@ -43,6 +44,7 @@ class Study:
     work: Path
     cut: Cut
     num_households: int | None = None
+    only: tuple[str, ...] | None = None
     say: Callable[[str], None] = print
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -56,9 +58,10 @@ class Study:
         """Households and labels."""
         whole = journey_tasks(self.journey, self.cut)
         num = self.num_households
-        return TaskTable(
-            households=whole.households[:num], labels={task: one[:num] for task, one in whole.labels.items()}
-        )
+        labels = {
+            task: one[:num] for task, one in whole.labels.items() if self.only is None or task in self.only
+        }
+        return TaskTable(households=whole.households[:num], labels=labels)
 
     @cached_property
     def found(self) -> Comparison:

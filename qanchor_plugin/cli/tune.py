@@ -225,6 +225,12 @@ def _print(found: dict[str, Any]) -> None:
             f"{held['loss']:.3f} at step {found['best_step']}",
             soft_wrap=True,
         )
+        if found["best_step"] == 0:
+            console.print(
+                "[yellow]no gain[/yellow] no step beat the start by more than a standard error: the prompt "
+                "is the start. More labelled rows may show a gain.",
+                soft_wrap=True,
+            )
     console.print(f"wrote {found['folder']}", soft_wrap=True)
     console.print("to use it, write in the scenario's file, then run feast apply and feast materialize:")
     console.print(f"    {found['line']}", soft_wrap=True, markup=False)

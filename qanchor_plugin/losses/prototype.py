@@ -12,7 +12,12 @@ from qanchor_plugin.losses.contrastive import DEFAULT_TEMPERATURE
 
 
 def prototype_loss(
-    user: Tensor, prototypes: Tensor, classes: Tensor, *, temperature: float = DEFAULT_TEMPERATURE
+    user: Tensor,
+    prototypes: Tensor,
+    classes: Tensor,
+    *,
+    temperature: float = DEFAULT_TEMPERATURE,
+    reduction: str = "mean",
 ) -> Tensor:
     """L_pt = -1/B sum_i log( exp(u_i . p_{y_i} / tau) / sum_k exp(u_i . p_k / tau) ).
 
@@ -21,9 +26,10 @@ def prototype_loss(
         prototypes: (K, D) p_k, taken as they are.
         classes: (B,) int64 y_i, 0 to K - 1.
         temperature: tau, above 0.
+        reduction: ``"mean"``, or ``"none"`` for each row's own.
 
     Returns:
-        A scalar, float32 (float64 for float64 input).
+        A scalar, or (B,) of each row: float32 (float64 for float64 input).
 
     Raises:
         InputDataError: shapes, a class or the temperature do not fit.
@@ -41,4 +47,6 @@ def prototype_loss(
             f"there must be some, each 0 to {len(prototypes) - 1}."
         )
     width = torch.promote_types(user.dtype, torch.float32)
-    return F.cross_entropy(user.to(width) @ prototypes.to(width).T / temperature, classes)
+    return F.cross_entropy(
+        user.to(width) @ prototypes.to(width).T / temperature, classes, reduction=reduction
+    )

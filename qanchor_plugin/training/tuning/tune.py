@@ -38,7 +38,8 @@ class TunedPrompt:
         prototypes: (K, 128) float32.
         losses: of each step's batch.
         held_out_losses: (step, loss of the averaged tokens on the held-out rows), the start (step 0) first.
-        best_step: the one whose average was kept.
+        best_step: the one whose average was kept: the start (0), unless the held-out rows' loss falls from it
+            by more than the standard error of that fall (paired by row).
         num_rows, num_held_out: rows that steps saw, and rows that they did not.
     """
 
@@ -164,12 +165,16 @@ def _refuse_few(classes: npt.NDArray[np.int64]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """An average of the search."""
+    """An average of the search, and its loss on each of the M held-out rows."""
 
     step: int
-    loss: float
+    held_losses_M: Tensor
     prompt_PC: Tensor
     prototypes_KD: Tensor
+
+    @property
+    def loss(self) -> float:
+        return float(self.held_losses_M.mean())
 
     def tokens(self) -> npt.NDArray[np.float32]:
         return self.prompt_PC.float().cpu().numpy()
@@ -189,6 +194,13 @@ def fitted_prototypes(embedded_ND: Tensor, classes_N: Tensor, means_KD: Tensor, 
 
     optimiser.step(objective)
     return prototypes.detach()
+
+
+def clearly_lower(losses_M: Tensor, start_M: Tensor) -> bool:
+    """The mean of the rows' losses is below the start's by more than the standard error of the paired
+    difference (the one-standard-error rule: Breiman et al. 1984, §3.4.3); never with fewer than two rows."""
+    fall_M = start_M.double() - losses_M.double()
+    return len(fall_M) > 1 and float(fall_M.mean()) > float(fall_M.std()) / len(fall_M) ** 0.5
 
 
 class _Search:
@@ -219,8 +231,8 @@ class _Search:
     ) -> tuple[list[float], list[tuple[int, float]]]:
         """Losses of the steps, and of the held-out rows; ``best`` is what is to be kept."""
         losses: list[float] = []
-        held_losses = [(0, self._held_loss(held))] if len(held) else []
-        self.best = self._average(0, held_losses[0][1] if held_losses else float("inf"))
+        start = self.best = self._average(0, held)
+        held_losses = [(0, start.loss)] if len(held) else []
         waited = 0
         for step, rows in zip(range(1, self.plan.steps + 1), self._batches(seen), strict=False):
             losses.append(self._step(step, rows))
@@ -228,15 +240,18 @@ class _Search:
                 progress(step, losses[-1])
             if not len(held) or (step % self.plan.evaluate_every and step < self.plan.steps):
                 continue
-            held_losses.append((step, self._held_loss(held)))
-            better = held_losses[-1][1] < self.best.loss
+            found = self._average(step, held)
+            held_losses.append((step, found.loss))
+            better = found.loss < self.best.loss
             waited = 0 if better else waited + 1
             if better:
-                self.best = self._average(step, held_losses[-1][1])
+                self.best = found
             if waited == self.plan.patience:
                 break
         if not len(held):
-            self.best = self._average(len(losses), losses[-1])
+            self.best = self._average(len(losses), held)
+        elif not clearly_lower(self.best.held_losses_M, start.held_losses_M):
+            self.best = start
         return losses, held_losses
 
     def _step(self, step: int, rows: npt.NDArray[np.intp]) -> float:
@@ -272,12 +287,13 @@ class _Search:
         parts = [rows[at : at + SCORED_TOGETHER].tolist() for at in range(0, len(rows), SCORED_TOGETHER)]
         return torch.cat([self.users.embed(part, prompt_PC) for part in parts])
 
-    def _held_loss(self, held: npt.NDArray[np.intp]) -> float:
-        prompt, prototypes = self.averages
-        user_BD = self._embedded(held, prompt)
-        classes = self.classes_N[torch.from_numpy(held).to(user_BD.device)]
-        return float(prototype_loss(user_BD, prototypes, classes, temperature=self.plan.temperature))
-
-    def _average(self, step: int, loss: float) -> _Found:
+    def _average(self, step: int, held: npt.NDArray[np.intp]) -> _Found:
         prompt, prototypes = (one.detach().clone() for one in self.averages)
-        return _Found(step=step, loss=loss, prompt_PC=prompt, prototypes_KD=prototypes)
+        losses_M = prompt.new_zeros(0)
+        if len(held):
+            user_MD = self._embedded(held, prompt)
+            classes = self.classes_N[torch.from_numpy(held).to(user_MD.device)]
+            losses_M = prototype_loss(
+                user_MD, prototypes, classes, temperature=self.plan.temperature, reduction="none"
+            )
+        return _Found(step=step, held_losses_M=losses_M, prompt_PC=prompt, prototypes_KD=prototypes)

@@ -10,7 +10,7 @@ from qanchor_plugin.engine import SoftPrompt
 from qanchor_plugin.errors import EngineError, InputDataError
 from qanchor_plugin.training.tuning import TunePlan, tune, tune_each
 from qanchor_plugin.training.tuning.read_users import ReadUsers
-from qanchor_plugin.training.tuning.tune import fitted_prototypes, split_rows
+from qanchor_plugin.training.tuning.tune import clearly_lower, fitted_prototypes, split_rows
 from tests.unit.engine.conftest import DAY, TODAY
 
 QUERY = "Will this user visit again?"
@@ -133,8 +133,27 @@ def test_patience_stops_a_tuning_that_gets_no_better(demo, prefixes, labels):
     shuffled = np.random.default_rng(0).permutation(labels)
     plan = replace(PLAN, steps=400, evaluate_every=5, patience=2, learning_rate=0.05)
     found = tune(demo, QUERY, prefixes, CUTOFFS, shuffled, plan)
-    assert found.best_step == len(found.losses) - 10
+    least = min(found.held_out_losses, key=lambda one: one[1])[0]
+    assert least == len(found.losses) - 10
     assert len(found.losses) < 400
+
+
+def test_the_start_is_kept_where_labels_say_nothing(demo, prefixes, labels):
+    shuffled = np.random.default_rng(0).permutation(labels)
+    plan = replace(PLAN, learning_rate=0.05, seed=1)
+    found = tune(demo, QUERY, prefixes, CUTOFFS, shuffled, plan)
+    still = tune(demo, QUERY, prefixes, CUTOFFS, shuffled, replace(plan, learning_rate=1e-30))
+    assert found.best_step == 0
+    assert found.soft_prompt.tokens.tobytes() == still.soft_prompt.tokens.tobytes()
+
+
+def test_lower_by_more_than_a_standard_error():
+    """Falls of 1, 0 and 2: mean 1, standard deviation 1, standard error 1 / sqrt(3) = .577."""
+    start = torch.tensor([3.0, 3.0, 3.0])
+    assert clearly_lower(torch.tensor([2.0, 3.0, 1.0]), start)
+    # 1, -1 and 2: mean .667, standard deviation 1.528, standard error .882.
+    assert not clearly_lower(torch.tensor([2.0, 4.0, 1.0]), start)
+    assert not clearly_lower(torch.tensor([1.0]), start[:1])  # one row has no standard error
 
 
 def test_prototypes_start_where_the_embeddings_are_told_apart():
