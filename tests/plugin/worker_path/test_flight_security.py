@@ -38,7 +38,7 @@ def authority() -> trustme.CA:
 @pytest.fixture
 def serve(authority: trustme.CA) -> Iterator[Callable[..., str]]:
     """Starts stub workers in threads: ``serve(certificate, **options)`` is the address of one."""
-    started: list[StubWorker] = []
+    started: list[tuple[StubWorker, threading.Thread]] = []
 
     def start(certificate: trustme.LeafCert | None, **options: Any) -> str:
         scheme = "grpc+tcp"
@@ -47,13 +47,15 @@ def serve(authority: trustme.CA) -> Iterator[Callable[..., str]]:
             chain = certificate.cert_chain_pems[0].bytes()
             options["tls_certificates"] = [(chain, certificate.private_key_pem.bytes())]
         server = StubWorker(f"{scheme}://127.0.0.1:0", mode="ok", seconds=0, slots=10, **options)
-        threading.Thread(target=server.serve, daemon=True).start()
-        started.append(server)
+        thread = threading.Thread(target=server.serve, daemon=True)
+        thread.start()
+        started.append((server, thread))
         return f"127.0.0.1:{server.port}"
 
     yield start
-    for one in started:
-        one.shutdown()
+    for server, thread in started:
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture
