@@ -26,6 +26,8 @@ from benchmarks.results import ROOT, Row, as_run, keep, machine
 
 COMMAND = "python -m benchmarks.peers"
 PICTURE = ROOT / "docs" / "pictures" / "peers.svg"
+SHOWN_PREFIX = 256
+"""Its tables have the plain names; those of other prefixes end with the prefix."""
 RUN_SECONDS = 7200
 Key = tuple[str, int, str, int, str]
 """dtype, prefix, case, number of queries, peer."""
@@ -58,15 +60,17 @@ def main() -> None:
             print(f"round {number + 1}, {dtype}: {name} measured", flush=True)
     _print_agreement(states)
     rows = [_row(key, took, users[key], seconds) for key, took in seconds.items()]
+    if len(given.prefixes) > 1:
+        rows += [_by_prefix(key, seconds) for key in seconds if key[4] != "qanchor"]
     rows += [_absent(name, why) for name, why in left_out.items()]
     for row in rows:
         print(f"{row.row} | {row.value} {row.unit} | {row.ratio} | {row.note or ''}")
     if not given.quick:
         keep("performance", rows)
-    draw(
-        {key: _figure(key, took, users[key]) for key, took in seconds.items()},
-        PICTURE if not given.quick else FOLDER / "quick.svg",
-    )
+    figures = {key: _figure(key, took, users[key]) for key, took in seconds.items()}
+    for prefix in given.prefixes if not given.quick else ():
+        path = PICTURE if prefix == SHOWN_PREFIX else PICTURE.with_stem(f"{PICTURE.stem}-{prefix}")
+        draw({key: figure for key, figure in figures.items() if key[1] == prefix}, path)
 
 
 def _arguments() -> argparse.Namespace:
@@ -128,7 +132,7 @@ def _row(key: Key, took: list[float], num_users: int, seconds: dict[Key, list[fl
     own = seconds.get((dtype, prefix, case, queries, "qanchor"), took)
     spread = 100 * (median(took) / min(took) - 1)
     return Row(
-        table=f"peers-{case}-{queries}",
+        table=f"peers-{case}-{queries}" + (f"-{prefix}" if prefix != SHOWN_PREFIX else ""),
         title=CASES[case].format(queries=queries),
         row=f"{name}, {dtype}, prefix {prefix}, {CASES[case].format(queries=queries)}",
         value=_figure(key, took, num_users),
@@ -138,6 +142,21 @@ def _row(key: Key, took: list[float], num_users: int, seconds: dict[Key, list[fl
         ratio=min(took) / min(own),
         n=len(took),
         note=f"median {spread:.0f}% slower than the fastest",
+        command=as_run(COMMAND),
+        machine=machine(),
+    )
+
+
+def _by_prefix(key: Key, seconds: dict[Key, list[float]]) -> Row:
+    """A peer's time over the engine's, in a grid of cases and prefixes."""
+    dtype, prefix, case, queries, name = key
+    return Row(
+        table="peers-by-prefix",
+        title="A peer's time over the engine's, by the prefix's soft tokens",
+        row=f"{name}, {dtype}, {CASES[case].format(queries=queries)}",
+        column=str(prefix),
+        value=min(seconds[key]) / min(seconds[dtype, prefix, case, queries, "qanchor"]),
+        unit="",
         command=as_run(COMMAND),
         machine=machine(),
     )

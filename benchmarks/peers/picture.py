@@ -20,10 +20,10 @@ def unit_of(case: str) -> str:
 
 
 def draw(figures: dict[Key, float], path: Path) -> None:
-    """``path`` holds the plot; the largest prefix measured is shown.
+    """``path`` holds the plot.
 
     Args:
-        figures: see :func:`unit_of`.
+        figures: of one prefix; see :func:`unit_of`.
         path: an svg.
     """
     import matplotlib
@@ -31,15 +31,14 @@ def draw(figures: dict[Key, float], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    prefix = max(key[1] for key in figures)
-    shown = [key for key in figures if key[1] == prefix]
-    panels = sorted({(key[0], key[2], key[3]) for key in shown})
+    (prefix,) = {key[1] for key in figures}
+    panels = sorted({(key[0], key[2], key[3]) for key in figures})
     num_rows = -(-len(panels) // COLUMNS)
     figure, axes = pyplot.subplots(num_rows, COLUMNS, figsize=(12, 2.2 * num_rows), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, panel in zip(axes.flat, panels, strict=False):
-        _panel(axis, {key[4]: figures[key] for key in shown if (key[0], key[2], key[3]) == panel}, panel)
+        _panel(axis, {key[4]: figures[key] for key in figures if (key[0], key[2], key[3]) == panel}, panel)
     figure.suptitle(f"Qwen2.5-0.5B shape, random weights, prefix of {prefix} tokens, queries of 20")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.marginal import flops, suffix_to_prefill
-from benchmarks.peers.__main__ import _figure, _row
+from benchmarks.peers.__main__ import _by_prefix, _figure, _row
 from benchmarks.peers.workload import ALIKE_TOKENS, QUERY_TOKENS, USER_EMB, drawn, measure
 from benchmarks.world.declarations import QUERIES
 from feast_repo.evaluation.questions import right_queries
@@ -92,6 +92,16 @@ def test_ratios_are_times_of_the_peer_over_the_engines():
     row = _row(key, seconds[key], 6, seconds)
     assert (row.value, row.baseline, row.ratio) == (15.0, 30.0, 2.0)
     assert row.note == "median 25% slower than the fastest"
+    assert row.table == "peers-batch-10"
+    longer = {(key[0], 700, *key[2:]): took for key, took in seconds.items()}
+    key = (key[0], 700, *key[2:])
+    assert _row(key, longer[key], 6, longer).table == "peers-batch-10-700"
+    cell = _by_prefix(key, longer)
+    assert (cell.value, cell.row, cell.column) == (
+        2.0,
+        "vllm, float32, batch of users, 10 queries each",
+        "700",
+    )
     assert _figure(("float32", 256, "more", 10, "vllm"), [0.5], 1) == 500.0
 
 
