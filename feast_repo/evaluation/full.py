@@ -27,7 +27,8 @@ ABLATIONS = (
 """The paper's, and one of our own objective."""
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
-STEPS = (50, 100, 200, 300)
+STEPS = (40, 80, 160, 320)
+"""The third are the base's."""
 SWEPT = ("pet", "beer")
 PROMPT_LENGTHS = (1, 6, 16)
 PROMPT_STEPS = (100, 300, 500)
@@ -95,13 +96,21 @@ def scaling_tables(study: Study, trainings: Trainings, seeds: Sequence[int], com
     """AUC over the share of users that pairs come from, and over optimisation steps."""
     shares = [Variant(name=f"{share:.0%} of users", share=share) for share in SHARES if share < 1]
     by_share = [add_variant(study, trainings, one, seeds) for one in (*shares, BASE)]
-    steps = [Variant(name=f"{steps} steps", train={"steps": steps}) for steps in STEPS]
-    by_step = [add_variant(study, trainings, one, seeds) for one in steps]
+    own = trainings.plan(seeds[0], BASE).train.steps
+    by_step = [
+        add_variant(
+            study,
+            trainings,
+            BASE if steps == own else Variant(name=f"{steps} steps", train={"steps": steps}),
+            seeds,
+        )
+        for steps in STEPS
+    ]
     return [
         scores(study.found, models, name=name, title=f"AUC by {of}, {CUT_NOTE}", command=command)
         for models, name, of in (
             (by_share, "quality-data-scaling", "share of users (100%: base)"),
-            (by_step, "quality-step-scaling", "steps of pre-training"),
+            (by_step, "quality-step-scaling", f"steps of pre-training (base: {own})"),
         )
     ]
 

@@ -210,7 +210,10 @@ class _Layer:
 
 
 class _Blocks:
-    """Attention of each query's tokens to their own query, all queries at once."""
+    """Attention of each query's tokens to their own query, all queries at once.
+
+    ``are_apart``: queries of one length without a shared token stand one after another, nothing to gather.
+    """
 
     def __init__(self, packed: Packed) -> None:
         inside_QT = packed.path_QT >= 0
