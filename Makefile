@@ -35,8 +35,8 @@ lint: env  ## Static checks: ruff, formatting, types, import layers
 bench: env  ## Measure speed and memory into results/performance.json
 	@$(PY) -m benchmarks.run
 
-evaluate: env  ## Every figure of quality, and its pictures (CUT=final once a seed; FULL=1 ablations too)
-	@$(PY) -m feast_repo.evaluation --cut $(CUT) $(if $(FULL),--full)
+evaluate: env  ## Every figure of quality, and its pictures (CUT=final once a seed; TUNED=1 soft prompts, FULL=1 ablations too)
+	@$(PY) -m feast_repo.evaluation --cut $(CUT) $(if $(TUNED),--tuned) $(if $(FULL),--full)
 	@$(PY) -m benchmarks.results
 
 results: env  ## Render the tables of README and docs from results/*.json

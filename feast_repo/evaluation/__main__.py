@@ -23,16 +23,22 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--cut", choices=CUTS, default="selection", help="2017-06-01, or 2017-09-01: once a seed"
     )
-    parser.add_argument("--full", action="store_true", help="ablations, scaling and prompts as well: hours")
+    parser.add_argument(
+        "--tuned", action="store_true", help="soft prompts inside the folds, and their pictures: 25 minutes"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="soft prompts, ablations, scaling and sweeps of prompts: hours"
+    )
     parser.add_argument(
         "--seeds", type=int, nargs="*", default=[0, 1, 2], help="trainings; none trains nothing"
     )
-    parser.add_argument("--no-tuned", action="store_true", help="leave the soft prompts out")
     parser.add_argument("--no-texts", action="store_true", help="leave the MiniLM baselines out")
     parser.add_argument(
         "--households", type=int, help="only the first so many, to try things; keeps no results"
     )
-    return parser.parse_args(given)
+    options = parser.parse_args(given)
+    options.tuned = options.tuned or options.full
+    return options
 
 
 def main() -> int:

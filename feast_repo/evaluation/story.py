@@ -35,20 +35,21 @@ def evaluate(root: Path, options: argparse.Namespace, say: Callable[[str], None]
     seeds = tuple(f"trained, seed {seed}" for seed in options.seeds)
     tables = readme_tables(study, baselines, Engines(seeds=seeds, shipped=SHIPPED in vectors), command)
     shown = seeds[0] if seeds else UNTRAINED
-    tuning = Tuning(study=study, name=shown, engine=folders[shown], plan=TunePlan())
-    if not options.no_tuned:
+    tuning = None
+    if options.tuned:
+        tuning = Tuning(study=study, name=shown, engine=folders[shown], plan=TunePlan())
         tables += full.tuned_tables(
             study,
             [
                 full.add_tuned(study, one, folders[one], full.right_of(vectors[one]), TunePlan())
                 for one in ([shown] if not options.full else seeds or [shown])
             ],
-            command,
+            f"{command} {'FULL' if options.full else 'TUNED'}=1",
         )
     if options.full:
         tables += _full(root, options, say)
     folder = root / "docs" / "pictures" if options.households is None else work / "pictures"
-    drawn = _pictures(study, tables, vectors, shown, None if options.no_tuned else tuning, folder)
+    drawn = _pictures(study, tables, vectors, shown, tuning, folder)
     if options.households is None:
         keep_tables(tables)
     notes = [
@@ -118,13 +119,12 @@ def _pictures(
     tuning: Tuning | None,
     folder: Path,
 ) -> list[Picture]:
+    """Bars and scaling curves; maps and attention only with a tuning, which is half of what they show."""
     study.say("drawing")
-    panels = {"untrained": vectors[UNTRAINED], "before tuning": vectors[shown]}
-    if shown == UNTRAINED:
-        panels = {"before tuning": vectors[shown]}
     drawn = [pictures.bars_picture(tables[0], folder)]
     if tuning is not None:
-        panels["after tuning"] = pictures.tuned_vectors(tuning)
+        panels = {"untrained": vectors[UNTRAINED]} if shown != UNTRAINED else {}
+        panels |= {"before tuning": vectors[shown], "after tuning": pictures.tuned_vectors(tuning)}
         drawn += pictures.attention_pictures(tuning, folder)
-    drawn += pictures.map_pictures(study, panels, folder)
+        drawn += pictures.map_pictures(study, panels, folder)
     return drawn + pictures.scaling_pictures({table.name: table for table in tables}, folder)

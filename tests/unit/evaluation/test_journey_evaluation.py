@@ -9,6 +9,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from benchmarks import results
+from feast_repo.evaluation.__main__ import arguments
+from feast_repo.evaluation.full import SWEPT
 from feast_repo.evaluation.paraphrases import FIXED_QUERY, PARAPHRASES
 from feast_repo.evaluation.questions import by_kind, questions, right_queries, wrong_task
 from feast_repo.evaluation.results import keep_tables
@@ -132,6 +134,20 @@ def test_each_fold_is_scored_from_its_own_prompt() -> None:
     assert ranks[0, test][labels[test]].min() > ranks[0, test][~labels[test]].max()
     other = folds[1][1]
     assert ranks[0, other][labels[other]].min() < ranks[0, other][~labels[other]].max()
+
+
+def test_a_study_of_some_tasks_has_the_same_labels() -> None:
+    root = Path(__file__).resolve().parents[3]
+    whole = Study(root=root, work=Path("unused"), cut=SELECTION_CUT, num_households=300).tasks
+    some = Study(root=root, work=Path("unused"), cut=SELECTION_CUT, num_households=300, only=SWEPT).tasks
+    assert list(some.labels) == list(SWEPT)
+    assert all((some.labels[task] == whole.labels[task]).all() for task in SWEPT)
+
+
+def test_full_shows_soft_prompts_too() -> None:
+    assert not arguments([]).tuned
+    assert arguments(["--tuned"]).tuned
+    assert arguments(["--full"]).tuned
 
 
 def test_a_lake_of_pairs_shows_the_stores_tables_and_writes_its_own(tmp_path: Path) -> None:
