@@ -41,8 +41,9 @@ class Peer(Protocol):
 
 
 def drawn(kind: str, count: int, length: int, seed: int, *, alike: int = 0) -> np.ndarray:
-    """(count, length) token ids, the first ``alike`` the same for all; queries end with ``USER_EMB``."""
-    random = np.random.default_rng([len(kind), seed, alike])
+    """(count, length) token ids, the first ``alike`` the same for all; queries end with ``USER_EMB``.
+    Of another length they begin otherwise: a cache must not find the users of a shorter prefix."""
+    random = np.random.default_rng([len(kind), seed, alike, length])
     ids = random.integers(256, VOCABULARY, (count, length))
     ids[:, :alike] = ids[0, :alike]
     return np.concatenate([ids, np.full((count, 1), USER_EMB)], 1) if kind == "query" else ids

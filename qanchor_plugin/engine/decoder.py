@@ -117,8 +117,9 @@ class Decoder:
             if number == len(self.layers) - 1:
                 break
             attended = torch.empty(len(hidden), *query[0].shape[1:], dtype=self.held)
-            for *part, out in zip(query, key, value, attended.split(lengths), strict=True):
-                _causal(*part, layer.scaling, out)
+            parts = zip(query, key, value, attended.split(lengths), strict=True)
+            for own_query, own_key, own_value, out in parts:
+                _causal(own_query, own_key, own_value, layer.scaling, out)
             hidden = layer.after(hidden, attended.flatten(1))
 
     def answer(

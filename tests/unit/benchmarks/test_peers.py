@@ -86,6 +86,11 @@ def test_scenarios_of_one_repository_share_what_the_docs_say(queries, whole, pac
     assert 1 - packed / whole == pytest.approx(ALIKE_TOKENS / QUERY_TOKENS, abs=0.06)
 
 
+def test_users_of_another_length_begin_otherwise():
+    short, long = drawn("user", 2, 700, 1), drawn("user", 2, 1050, 1)
+    assert (short[0] == long[0, :700]).mean() < 0.01
+
+
 def test_ratios_are_times_of_the_peer_over_the_engines():
     key, own = ("float32", 256, "batch", 10, "vllm"), ("float32", 256, "batch", 10, "qanchor")
     seconds = {key: [4.0, 6.0, 5.0], own: [2.0, 2.0]}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from qanchor_plugin.engine.random_shape import random_language_engine
 from qanchor_plugin.engine.serving import load_to_serve
 from qanchor_plugin.errors import EngineError, MissingExtraError
 from tests.unit.engine.conftest import TODAY
+
+MAPPED = Path("/proc/self/maps")
 
 
 @pytest.mark.parametrize("name", ["demo", "paper"])
@@ -70,6 +73,17 @@ def test_an_engine_to_serve_answers_alike_and_holds_its_linear_weights_once(
     ):
         with pytest.raises(EngineError, match=r"loaded to serve.*Load it anew"):
             refused()
+
+
+@pytest.mark.skipif(not MAPPED.exists(), reason="the system does not list a process's mapped files")
+def test_an_engine_to_serve_lets_its_weights_file_go(paper, tmp_path):
+    """Pages of a mapped file stay resident as long as one weight is a view of it."""
+    paper.save_pretrained(tmp_path / "engine")
+    lean = load_to_serve(str(tmp_path / "engine"), device="cpu")
+    assert str(tmp_path) not in MAPPED.read_text()
+    whole = QueryAnchorEngine.load(str(tmp_path / "engine"), device="cpu")
+    assert str(tmp_path) in MAPPED.read_text()
+    assert lean.digest == whole.digest
 
 
 def test_an_engine_without_a_language_model_is_served_whole(demo, prefixes_of, users):
