@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 PY := $(VENV)/bin/python
 NOT_SLOW := not slow and not gpu
 PROCESSES ?= 2
-CUT ?= selection
+CUT ?= final
 FULL ?=
 
 .DEFAULT_GOAL := help
@@ -35,7 +35,7 @@ lint: env  ## Static checks: ruff, formatting, types, import layers
 bench: env  ## Measure speed and memory into results/performance.json
 	@$(PY) -m benchmarks.run
 
-evaluate: env  ## Every figure of quality, and its pictures (CUT=final once a seed; TUNED=1 soft prompts, FULL=1 ablations too)
+evaluate: env  ## Every figure of quality, and its pictures (TUNED=1 soft prompts, FULL=1 ablations too; choose on CUT=selection)
 	@$(PY) -m feast_repo.evaluation --cut $(CUT) $(if $(TUNED),--tuned) $(if $(FULL),--full)
 	@$(PY) -m benchmarks.results
 

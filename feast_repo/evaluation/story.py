@@ -1,16 +1,16 @@
 """The evaluation's steps in order: models in, tables and pictures out."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.results import as_run
 from feast_repo.evaluation import full, pictures
 from feast_repo.evaluation.results import keep_tables
 from feast_repo.evaluation.study import Study
-from feast_repo.evaluation.tables import SHIPPED, UNTRAINED, Engines, readme_tables
+from feast_repo.evaluation.tables import SHIPPED, UNTRAINED, Engines, named_for, readme_tables
 from feast_repo.evaluation.training import Trainings
 from feast_repo.evaluation.tuned import Tuning
-from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.evaluation.report.page import Picture, write_report
 from qanchor_plugin.evaluation.report.tables import Table
 from qanchor_plugin.evaluation.tasks import FINAL_CUT, SELECTION_CUT
@@ -22,6 +22,10 @@ PRESET = "demo"
 def evaluate(root: Path, options: argparse.Namespace, say: Callable[[str], None]) -> list[Table]:
     """Tables and pictures stand in results/, docs/pictures/ and build/evaluation/report.html.
 
+    Of the selection cut the tables have names of their own, and the pictures, but for the curves of scaling,
+    stand in build/evaluation/pictures: README and docs show the final cut. Nothing of fewer households is
+    kept.
+
     Raises:
         QAnchorError: a step could not be done.
     """
@@ -29,7 +33,7 @@ def evaluate(root: Path, options: argparse.Namespace, say: Callable[[str], None]
     work = root / "build" / "evaluation"
     study = Study(root=root, work=work, cut=cut, num_households=options.households, say=say)
     trainings = Trainings(root=root, cut=cut, say=say)
-    command = f"make evaluate CUT={options.cut}"
+    command = as_run("python -m feast_repo.evaluation")
     baselines = study.add_baselines(texts=not options.no_texts)
     folders, vectors = _add_engines(study, trainings, options.seeds)
     seeds = tuple(f"trained, seed {seed}" for seed in options.seeds)
@@ -44,14 +48,21 @@ def evaluate(root: Path, options: argparse.Namespace, say: Callable[[str], None]
                 full.add_tuned(study, one, folders[one], full.right_of(vectors[one]), TunePlan())
                 for one in ([shown] if not options.full else seeds or [shown])
             ],
-            f"{command} {'FULL' if options.full else 'TUNED'}=1",
+            command,
         )
-    if options.full:
-        tables += _full(root, options, say)
-    folder = root / "docs" / "pictures" if options.households is None else work / "pictures"
-    drawn = _pictures(study, tables, vectors, shown, tuning, folder)
-    if options.households is None:
+    is_shown = options.households is None
+    own, docs = work / "pictures", root / "docs" / "pictures"
+    drawn = _pictures(
+        study, tables, vectors, shown, tuning, docs if is_shown and options.cut == "final" else own
+    )
+    tables = named_for(options.cut, tables)
+    if is_shown:
         keep_tables(tables)
+    for more in _full(root, options, command, say) if options.full else ():
+        tables += more
+        drawn += pictures.scaling_pictures({one.name: one for one in more}, docs if is_shown else own)
+        if is_shown:
+            keep_tables(more)
     notes = [
         f"Complete Journey sample, {len(study.tasks.households):,} households, behaviour before "
         f"{study.date}, labels after it. Vectors were read through get_historical_features.",
@@ -67,14 +78,13 @@ def evaluate(root: Path, options: argparse.Namespace, say: Callable[[str], None]
 def _add_engines(
     study: Study, trainings: Trainings, seeds: list[int]
 ) -> tuple[dict[str, str], dict[str, pictures.Vectors]]:
-    """Folder and vectors of every engine by name; the shipped preset only where it is another one."""
+    """Folder and vectors of every engine by name.
+
+    The shipped weights learnt from behaviour up to the final cut: of an earlier one they would know what
+    comes after.
+    """
     folders = {UNTRAINED: str(trainings.untrained())}
-    loaded = {
-        name: QueryAnchorEngine.load(name, device="cpu").digest for name in (PRESET, folders[UNTRAINED])
-    }
-    if loaded[PRESET] == loaded[folders[UNTRAINED]]:
-        study.say("the shipped preset 'demo' is the untrained engine: it has no rows of its own")
-    else:
+    if study.cut == FINAL_CUT:
         folders[SHIPPED] = PRESET
     for seed in seeds:
         folders[f"trained, seed {seed}"] = str(trainings.train_engine(seed))
@@ -84,10 +94,10 @@ def _add_engines(
 def _full(
     root: Path,
     options: argparse.Namespace,
+    command: str,
     say: Callable[[str], None],
-) -> list[Table]:
-    """The expensive tables, always at the selection cut."""
-    command = "make evaluate FULL=1"
+) -> Iterator[list[Table]]:
+    """The expensive tables, always at the selection cut, as they are ready."""
     study, swept = (
         Study(
             root=root,
@@ -101,14 +111,14 @@ def _full(
     )
     trainings = Trainings(root=root, cut=SELECTION_CUT, say=say)
     seeds = options.seeds or [0]
-    tables = full.ablation_tables(study, trainings, seeds, command)
-    tables += full.scaling_tables(study, trainings, seeds, command)
+    yield full.ablation_tables(study, trainings, seeds, command)
+    yield full.scaling_tables(study, trainings, seeds, command)
     engine = str(trainings.train_engine(seeds[0]))
     name = f"trained, seed {seeds[0]}"
     own = full.right_of(study.add_engine(name, engine, right_only=True))
     folder = str(trainings.untrained())
     untrained = full.right_of(study.add_engine(UNTRAINED, folder, right_only=True))
-    return [*tables, *full.prompt_tables(swept, name, engine, own, (folder, untrained), command)]
+    yield full.prompt_tables(swept, name, engine, own, (folder, untrained), command)
 
 
 def _pictures(
@@ -119,7 +129,7 @@ def _pictures(
     tuning: Tuning | None,
     folder: Path,
 ) -> list[Picture]:
-    """Bars and scaling curves; maps and attention only with a tuning, which is half of what they show."""
+    """Bars; maps and attention only with a tuning, which is half of what they show."""
     study.say("drawing")
     drawn = [pictures.bars_picture(tables[0], folder)]
     if tuning is not None:
@@ -127,4 +137,4 @@ def _pictures(
         panels |= {"before tuning": vectors[shown], "after tuning": pictures.tuned_vectors(tuning)}
         drawn += pictures.attention_pictures(tuning, folder)
         drawn += pictures.map_pictures(study, panels, folder)
-    return drawn + pictures.scaling_pictures({table.name: table for table in tables}, folder)
+    return drawn

@@ -67,6 +67,13 @@ def readme_tables(study: Study, baselines: Sequence[str], engines: Engines, comm
     ]
 
 
+def named_for(cut: str, tables: Sequence[Table]) -> list[Table]:
+    """Tables of the cut ``final`` keep the names that README and docs show; others say their cut."""
+    if cut == "final":
+        return list(tables)
+    return [replace(table, name=f"{table.name}-{cut}") for table in tables]
+
+
 def with_skipped(study: Study, table: Table) -> Table:
     """The table with a row for each baseline that was not run, and how to run it."""
     none: tuple[tuple[str, tuple[Cell, ...]], ...] = tuple(
