@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.results import Row, keep, machine
+from benchmarks.devices import add_devices, chosen, rows_on
+from benchmarks.results import Row, as_run, keep, machine
 from qanchor_plugin.engine import Prefix, PreparedQuery, QueryAnchorEngine
 
 COMMAND = "python -m benchmarks.demo_speed"
@@ -19,14 +20,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one prefix, one repeat; nothing is kept")
+    add_devices(parser)
     given = parser.parse_args()
-    engine = QueryAnchorEngine.load("demo", device="cpu")
-    queries = [engine.prepare_query(QUESTION.format(number)) for number in range(max(NUM_QUERIES))]
-    rows = [
-        _row(engine, prefix, queries[:count], 1 if given.quick else given.repeats)
-        for prefix in (PREFIXES[:1] if given.quick else PREFIXES)
-        for count in NUM_QUERIES
-    ]
+    rows: list[Row] = []
+    for device in chosen(given.devices):
+        engine = QueryAnchorEngine.load("demo", device=device)
+        queries = [engine.prepare_query(QUESTION.format(number)) for number in range(max(NUM_QUERIES))]
+        made = [
+            _row(engine, prefix, queries[:count], 1 if given.quick else given.repeats)
+            for prefix in (PREFIXES[:1] if given.quick else PREFIXES)
+            for count in NUM_QUERIES
+        ]
+        rows += rows_on(device, made)
     for row in rows:
         print(f"{row.row}: {row.value:.0f} {row.unit}, {row.ratio:.1f}x {row.baseline_name}")
     if not given.quick:
@@ -51,7 +56,7 @@ def _row(engine: QueryAnchorEngine, length: int, queries: list[PreparedQuery], r
         baseline_name="each query with the whole prefix",
         ratio=min(slow) / min(packed),
         n=repeats,
-        command=COMMAND,
+        command=as_run(COMMAND),
         machine=machine(),
     )
 

@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.devices import add_devices, chosen, dtypes_on, rows_on
 from benchmarks.peers.environments import FOLDER
 from benchmarks.peers.run_qanchor import Engine
 from benchmarks.peers.workload import ALIKE_TOKENS, QUERY_TOKENS, drawn
@@ -35,16 +36,19 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="prefix 256 in float32, two repeats; nothing is kept"
     )
+    add_devices(parser)
     given = parser.parse_args()
     if given.quick:
         given.prefixes, given.dtypes, given.repeats = [256], ["float32"], 2
     folder = write_engine(FOLDER / "engine")
     rows = []
-    for dtype in given.dtypes:
-        engine = Engine(str(folder), dtype)
-        for prefix in given.prefixes:
-            alike = _measured(engine, prefix, given.repeats, alike=ALIKE_TOKENS)[1]
-            rows += _rows(dtype, prefix, *_measured(engine, prefix, given.repeats), alike)
+    for device in chosen(given.devices):
+        for dtype in dtypes_on(device, given.dtypes):
+            engine = Engine(str(folder), dtype, device)
+            for prefix in given.prefixes:
+                alike = _measured(engine, prefix, given.repeats, alike=ALIKE_TOKENS)[1]
+                made = _rows(dtype, prefix, *_measured(engine, prefix, given.repeats), alike)
+                rows += rows_on(device, made)
     for row in rows:
         print(f"{row.row}: {row.value:.4g} {row.unit}", "" if row.ratio is None else f"({row.baseline_name})")
     if not given.quick:

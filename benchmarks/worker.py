@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.driver_memory import peak_mb
 from benchmarks.qwen_shape import write_engine
@@ -169,7 +170,8 @@ def _memory(worker: Worker, engine: str, settings: Settings) -> Row:
     modules = QueryAnchorEngine.load(engine, device="cpu").modules
     weights = sum(one.nbytes for one in [*modules.parameters(), *modules.buffers()])
     if isinstance(modules.backbone, CausalLMBackbone):
-        wider = held_dtype(modules.compute_dtype).itemsize - modules.compute_dtype.itemsize
+        kept = modules.compute_dtype
+        wider = held_dtype(kept, torch.device("cpu")).itemsize - kept.itemsize
         weights += wider * sum(one.numel() for one in modules.backbone.model.base_model.layers.parameters())
     planned = (weights + settings.prefix_memory_bytes) / 2**20
     peak = peak_mb(worker.pid)

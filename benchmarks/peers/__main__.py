@@ -13,12 +13,14 @@ import json
 import os
 import subprocess
 from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from benchmarks.devices import add_devices, chosen, dtypes_on, rows_on, table_on
 from benchmarks.peers.environments import FOLDER, PEERS, PeerError, command
 from benchmarks.peers.picture import CASES, draw, unit_of
 from benchmarks.qwen_shape import write_engine
@@ -33,44 +35,76 @@ Key = tuple[str, int, str, int, str]
 """dtype, prefix, case, number of queries, peer."""
 
 
+@dataclass
+class Measured:
+    """What was measured on one device.
+
+    Attributes:
+        seconds, users: of each repetition, and how many users it read.
+        states: by dtype and peer, for comparing the peers' answers.
+        left_out: peers that could not be had, and why.
+    """
+
+    seconds: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
+    users: dict[Key, int] = field(default_factory=dict)
+    states: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def add(self, dtype: str, name: str, answer: dict[str, Any]) -> None:
+        """What a peer printed."""
+        self.states[dtype, name] = np.array(answer["state"])
+        for record in answer["records"]:
+            key = (dtype, record["prefix"], record["case"], record["queries"], name)
+            self.seconds[key] += record["seconds"]
+            self.users[key] = record["users"]
+
+    def rows(self, *, by_prefix: bool) -> list[Row]:
+        """As kept: every figure beside the engine's, and the peers that are absent."""
+        rows = [_row(key, took, self.users[key], self.seconds) for key, took in self.seconds.items()]
+        if by_prefix:
+            rows += [_by_prefix(key, self.seconds) for key in self.seconds if key[4] != "qanchor"]
+        return rows + [_absent(name, why) for name, why in self.left_out.items()]
+
+
 def main() -> None:
-    """Ratios stand in results/performance.json, the plot in docs/pictures."""
+    """Ratios stand in results/performance.json, the plots in docs/pictures."""
     given = _arguments()
     folder = write_engine(FOLDER / "engine")
-    seconds: dict[Key, list[float]] = defaultdict(list)
-    users, left_out = {}, {}
-    states: dict[tuple[str, str], np.ndarray] = {}
+    for device in chosen(given.devices):
+        found = _measured(given, folder, device)
+        _print_agreement(found.states)
+        rows = rows_on(device, found.rows(by_prefix=len(given.prefixes) > 1))
+        for row in rows:
+            print(f"{row.row} | {row.value} {row.unit} | {row.ratio} | {row.note or ''}")
+        if given.quick:
+            continue
+        keep("performance", rows)
+        for prefix in given.prefixes:
+            ending = "" if prefix == SHOWN_PREFIX else f"-{prefix}"
+            path = PICTURE.with_stem(table_on(PICTURE.stem + ending, device))
+            draw({k: _figure(k, t, found.users[k]) for k, t in found.seconds.items() if k[1] == prefix}, path)
+
+
+def _measured(given: argparse.Namespace, folder: Path, device: str) -> Measured:
+    """Every round visits every peer of the device."""
+    found = Measured()
+    order = [
+        (dtype, name)
+        for dtype in dtypes_on(device, given.dtypes)
+        for name in given.peers
+        if dtype in PEERS[name].dtypes and device in PEERS[name].devices
+    ]
     for number in range(given.rounds):
-        for dtype, name in [(d, n) for d in given.dtypes for n in given.peers if d in PEERS[n].dtypes]:
-            if name in left_out:
-                continue
+        for dtype, name in [one for one in order if one[1] not in found.left_out]:
+            asked = {**_workload(given), "folder": str(folder), "dtype": dtype, "device": device}
             try:
-                answer = _run(
-                    name, {**_workload(given), "folder": str(folder), "dtype": dtype, "seed": number}
-                )
+                found.add(dtype, name, _run(name, {**asked, "seed": number}))
             except PeerError as error:
-                left_out[name] = str(error)
+                found.left_out[name] = str(error)
                 print(f"{name}: left out: {error}", flush=True)
                 continue
-            states[dtype, name] = np.array(answer["state"])
-            for record in answer["records"]:
-                key = (dtype, record["prefix"], record["case"], record["queries"], name)
-                seconds[key] += record["seconds"]
-                users[key] = record["users"]
-            print(f"round {number + 1}, {dtype}: {name} measured", flush=True)
-    _print_agreement(states)
-    rows = [_row(key, took, users[key], seconds) for key, took in seconds.items()]
-    if len(given.prefixes) > 1:
-        rows += [_by_prefix(key, seconds) for key in seconds if key[4] != "qanchor"]
-    rows += [_absent(name, why) for name, why in left_out.items()]
-    for row in rows:
-        print(f"{row.row} | {row.value} {row.unit} | {row.ratio} | {row.note or ''}")
-    if not given.quick:
-        keep("performance", rows)
-    figures = {key: _figure(key, took, users[key]) for key, took in seconds.items()}
-    for prefix in given.prefixes if not given.quick else ():
-        path = PICTURE if prefix == SHOWN_PREFIX else PICTURE.with_stem(f"{PICTURE.stem}-{prefix}")
-        draw({key: figure for key, figure in figures.items() if key[1] == prefix}, path)
+            print(f"round {number + 1}, {dtype} on {device}: {name} measured", flush=True)
+    return found
 
 
 def _arguments() -> argparse.Namespace:
@@ -82,6 +116,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dtypes", default="bfloat16,float32,int8")
     parser.add_argument("--prefixes", type=int, nargs="+", default=[256, 700, 1050])
     parser.add_argument("--rounds", type=int, default=1)
+    add_devices(parser)
     given = parser.parse_args()
     asked = [one.strip() for one in given.peers.split(",")] if given.peers != ",".join(PEERS) else list(PEERS)
     unknown = sorted(set(asked) - set(PEERS))

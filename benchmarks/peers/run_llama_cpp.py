@@ -25,7 +25,7 @@ NAMES = {
 class Context:
     """See :class:`benchmarks.peers.workload.Peer`; sequence 0 is the user, 1 and on are queries."""
 
-    def __init__(self, folder: str, dtype: str) -> None:
+    def __init__(self, folder: str, dtype: str, device: str) -> None:  # built for the CPU alone
         path = write_gguf(Path(folder) / "backbone", dtype)
         lib.llama_backend_init()
         self.model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())

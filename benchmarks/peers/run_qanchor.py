@@ -14,9 +14,10 @@ from qanchor_plugin.engine.suffix import pack
 class Engine:
     """See :class:`benchmarks.peers.workload.Peer`."""
 
-    def __init__(self, folder: str, dtype: str) -> None:
+    def __init__(self, folder: str, dtype: str, device: str) -> None:
         config = read_config(Path(folder)).with_(dtype=dtype, token_dtype="float32")
-        self.engine = QueryAnchorEngine._of_weights(config, Path(folder) / WEIGHTS, device="cpu")
+        self.engine = QueryAnchorEngine._of_weights(config, Path(folder) / WEIGHTS, device=device)
+        self.device = device
         self.digest = self.engine.digest
 
     def fresh(self, users: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -24,21 +25,25 @@ class Engine:
         return self.engine.embed(prefixes, [self._query(one) for one in queries], [0] * len(users))
 
     def keep(self, user: np.ndarray) -> None:
-        rows = torch.from_numpy(self._rows(user))[None]
-        self.count = rows.shape[1]
+        rows = torch.from_numpy(self._rows(user))[None].to(self.device)
+        self.valid = torch.ones(rows.shape[:2], dtype=torch.bool, device=self.device)
         with torch.inference_mode():
-            valid = torch.ones(1, self.count, dtype=torch.bool)
-            self.kv = self.engine.modules.prefill(rows, torch.arange(self.count)[None], valid)
+            places = torch.arange(rows.shape[1], device=self.device)[None]
+            self.kv = self.engine.modules.prefill(rows, places, self.valid)
+            if self.device == "cuda":
+                torch.cuda.synchronize()
 
     def more(self, queries: np.ndarray) -> np.ndarray:
         packed = pack([self._rows(one) for one in queries], multiple=1, time=self.engine.config.time)
         with torch.inference_mode():
-            valid, start = torch.ones(1, self.count, dtype=torch.bool), torch.tensor([self.count])
-            return self.engine.modules.answer(self.kv, valid, packed, start, torch.zeros(1, 3))[0].numpy()
+            start, age = self.valid.sum(1), torch.zeros(1, 3, device=self.device)
+            answer = self.engine.modules.answer(self.kv, self.valid, packed.to(self.valid.device), start, age)
+            return answer[0].cpu().numpy()
 
     def _rows(self, ids: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return self.engine._language_model().embed_ids(torch.from_numpy(ids)).float().numpy()
+            rows = self.engine._language_model().embed_ids(torch.from_numpy(ids).to(self.device))
+            return rows.float().cpu().numpy()
 
     def _prefix(self, ids: np.ndarray) -> Prefix:
         return Prefix(

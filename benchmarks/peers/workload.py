@@ -25,7 +25,8 @@ LONG_SECONDS = 20
 
 
 class Peer(Protocol):
-    """A model that is loaded. Users and queries are rows of token ids."""
+    """A model that is loaded. Users and queries are rows of token ids; answers are on the CPU, so that a
+    device's work is done when a call returns."""
 
     def fresh(self, users: np.ndarray, queries: np.ndarray) -> np.ndarray:
         """(U, Q, X): every query of users never seen before."""
@@ -103,10 +104,10 @@ def agreement(peer: Peer, asked: dict[str, Any]) -> list[float]:
     return (state / np.linalg.norm(state)).tolist()
 
 
-def serve(load: Callable[[str, str], Peer]) -> None:
+def serve(load: Callable[[str, str, str], Peer]) -> None:
     """Prints one JSON line: what the peer measured of the workload in the first argument."""
     asked = json.loads(sys.argv[1])
-    peer = load(asked["folder"], asked["dtype"])
+    peer = load(asked["folder"], asked["dtype"], asked["device"])
     records = []
     for prefix in asked["prefixes"]:
         records += measure(peer, {**asked, "prefix": prefix})

@@ -1,18 +1,17 @@
-"""The fast CPU forward of a Qwen2-like decoder, made of the weights of a transformers model.
+"""The fast forward of a Qwen2-like decoder, made of the weights of a transformers model.
 
 It answers what the model's own forward answers, and leaves out what nobody reads:
 
-- tokens of all users stand in one flat row without padding; only attention goes user by user;
+- tokens of all users stand in one flat row without padding; only attention tells users apart
+  (:mod:`..attention`: by user on a CPU, under a mask on other devices);
 - a prefill stops at the last layer's keys and values; a suffix's last layer ends at ``<USER_EMB>``;
-- a suffix attends to the prefix and to its own query apart, and the two are joined by their
-  log-sum-exp: no mask, no copy of the user's keys and values, none a query or a head;
 - in int8, queries, keys and values stay in float32: they are 7% of the work, and Qwen2.5's key biases
   blow up their errors;
-- without matrix tiles for bfloat16 (AMX), a bfloat16 engine's weights are held in float32: twice as
+- on a CPU without matrix tiles for bfloat16 (AMX), a bfloat16 engine's weights are held in float32: twice as
   fast, and nearer to the exact answer. Keys and values are rounded to the engine's type all the same.
 
-Shape letters: B users, L prefix tokens, S packed suffix tokens, Q queries, T tokens of the longest query,
-N flat tokens, W hidden width, H query heads, J key heads, G = H / J, D head width.
+Shape letters: B users, L prefix tokens, S packed suffix tokens, Q queries, N flat tokens, W hidden width,
+H query heads, J key heads, D head width.
 """
 
 from collections.abc import Sequence
@@ -21,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
-from torch.nn.functional import scaled_dot_product_attention
 
+from qanchor_plugin.engine.attention import PrefillAttention, kinds_for
 from qanchor_plugin.engine.linear import multiply
 from qanchor_plugin.engine.suffix import Packed
 
@@ -31,23 +30,22 @@ KINDS = ("qwen2", "llama")
 MLP_ROWS = 1024
 """Most rows of one MLP step, so that its inner activations stay small (docs/engine-speed.md)."""
 PREFILL_TOKENS = 512
-"""Most padded tokens of short prefixes that are read together; more is no faster (docs/engine-speed.md)."""
+"""Tokens of short prefixes, padded, that a CPU reads together; more is no faster (docs/engine-speed.md)."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 def supported(model: Any) -> bool:
-    """Is it a plain decoder of a known kind on a CPU, without adapters?"""
+    """Is it a plain decoder of a known kind, without adapters?"""
     if model.config.model_type not in KINDS or model.config.hidden_act != "silu":
         return False
     linears = [part for layer in model.base_model.layers for part in _linears(layer)]
-    return all(type(one) is nn.Linear and one.weight.device.type == "cpu" for one in linears)
+    return all(type(one) is nn.Linear for one in linears)
 
 
-def held_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type that weights are held and multiplied in: bfloat16 only where the CPU has tiles for it."""
+def held_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type that weights are held and multiplied in: on a CPU bfloat16 only where it has tiles for it."""
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return dtype if dtype != torch.bfloat16 or tiles else torch.float32
+    return torch.float32 if dtype == torch.bfloat16 and device.type == "cpu" and not tiles else dtype
 
 
 def _linears(layer: Any) -> list[nn.Linear]:
@@ -66,14 +64,16 @@ class Decoder:
 
     Args:
         model: of a kind that is :func:`supported`.
-        int8: output and MLP layers in int8.
+        int8: output and MLP layers in int8 (on a CPU).
         alone: the model's own linear weights are let go, layer by layer, so that none is held twice.
     """
 
     def __init__(self, model: Any, *, int8: bool = False, alone: bool = False) -> None:
         base = model.base_model
-        self.kept = base.layers[0].mlp.up_proj.weight.dtype
-        self.held = torch.float32 if int8 else held_dtype(self.kept)
+        weight = base.layers[0].mlp.up_proj.weight
+        self.kept, self.device = weight.dtype, weight.device
+        self.held = torch.float32 if int8 else held_dtype(self.kept, self.device)
+        self.prefilling, self.answering = kinds_for(self.device)
         self.layers = []
         for layer in base.layers:
             self.layers.append(_Layer(layer, self.held, int8=int8))
@@ -97,8 +97,8 @@ class Decoder:
         """
         num_users, length = valid_BL.shape
         shape = (num_users, self.num_key_heads, length, self.head_dim)
-        cache = [torch.zeros(shape, dtype=self.kept) for _ in range(2 * len(self.layers))]
-        step = max(1, PREFILL_TOKENS // max(1, length))
+        cache = [torch.zeros(shape, dtype=self.kept, device=self.device) for _ in range(2 * len(self.layers))]
+        step = max(1, PREFILL_TOKENS // max(1, length)) if self.device.type == "cpu" else num_users
         for start in range(0, num_users, step):
             run = slice(start, start + step)
             self._fill([one[run] for one in cache], rows_BLW[run], positions_BL[run], valid_BL[run])
@@ -106,24 +106,23 @@ class Decoder:
 
     def _fill(self, cache: list[Tensor], rows_BLW: Tensor, positions_BL: Tensor, valid_BL: Tensor) -> None:
         """The users' keys and values stand in the cache."""
-        lengths = valid_BL.sum(1).tolist()
+        attention: PrefillAttention = self.prefilling(valid_BL)
         hidden = rows_BLW[valid_BL].to(self.held)
         rotation = self._rotation(positions_BL[valid_BL])
         for number, layer in enumerate(self.layers):
-            query, key, value = (one.split(lengths) for one in layer.heads(hidden, rotation))
-            for user, count in enumerate(lengths):
-                cache[2 * number][user, :, :count] = key[user].transpose(0, 1)
-                cache[2 * number + 1][user, :, :count] = value[user].transpose(0, 1)
+            query, key, value = layer.heads(hidden, rotation)
+            attention.store(key, value, (cache[2 * number], cache[2 * number + 1]))
             if number == len(self.layers) - 1:
                 break
-            attended = torch.empty(len(hidden), *query[0].shape[1:], dtype=self.held)
-            parts = zip(query, key, value, attended.split(lengths), strict=True)
-            for own_query, own_key, own_value, out in parts:
-                _causal(own_query, own_key, own_value, layer.scaling, out)
-            hidden = layer.after(hidden, attended.flatten(1))
+            hidden = layer.after(hidden, attention.attend(query, key, value, layer.scaling).flatten(1))
 
     def answer(
-        self, rows_BSW: Tensor, positions_BS: Tensor, packed: Packed, caches: Sequence[list[Tensor]]
+        self,
+        rows_BSW: Tensor,
+        positions_BS: Tensor,
+        packed: Packed,
+        cache: Sequence[Tensor],
+        valid_BL: Tensor,
     ) -> Tensor:
         """(B, Q, W): the state at each query's ``<USER_EMB>``.
 
@@ -131,24 +130,19 @@ class Decoder:
             rows_BSW: the packed rows of each user.
             positions_BS: int64.
             packed: which token is of which query.
-            caches: each user's keys and values (J, L, D), without padding, layer by layer.
+            cache: keys and values (B, J, L, D) layer by layer, as :meth:`prefill` gives them.
+            valid_BL: bool, False where a prefix is padded.
         """
         num_users, size, _ = rows_BSW.shape
-        blocks = _Blocks(packed)
+        attention = self.answering(packed, valid_BL)
         hidden = rows_BSW.flatten(0, 1).to(self.held)
         rotation = self._rotation(positions_BS.flatten())
         for number, layer in enumerate(self.layers):
             query, key, value = (
                 one.view(num_users, size, -1, self.head_dim) for one in layer.heads(hidden, rotation)
             )
-            own = blocks.attend(query, key, value, layer.scaling)
-            pasts = [cache[2 * number : 2 * number + 2] for cache in caches]
-            attended = torch.stack(
-                [
-                    _joined(query[user], past, (own[0][user], own[1][user]), layer.scaling)
-                    for user, past in enumerate(pasts)
-                ]
-            )
+            past = (cache[2 * number], cache[2 * number + 1])
+            attended = attention.attend(query, key, value, past, layer.scaling)
             if number == len(self.layers) - 1:
                 hidden = hidden.view(num_users, size, -1)[:, packed.last_Q].flatten(0, 1)
                 attended = attended[:, packed.last_Q]
@@ -157,7 +151,7 @@ class Decoder:
 
     def _rotation(self, positions_N: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines (N, 1, D)."""
-        like = torch.zeros(0, dtype=self.held)
+        like = torch.zeros(0, dtype=self.held, device=self.device)
         cosine, sine = self.rotary(like, positions_N.unsqueeze(0))
         return cosine[0].unsqueeze(1), sine[0].unsqueeze(1)
 
@@ -208,72 +202,6 @@ class _Layer:
     def _mlp(self, normed_NW: Tensor, hidden_NW: Tensor) -> Tensor:
         """The MLP's answer plus what came in."""
         return self.down.plus(self.up.times(normed_NW, self.gate.silu(normed_NW)), hidden_NW)
-
-
-class _Blocks:
-    """Attention of each query's tokens to their own query, all queries at once.
-
-    ``are_apart``: queries of one length without a shared token stand one after another, nothing to gather.
-    """
-
-    def __init__(self, packed: Packed) -> None:
-        inside_QT = packed.path_QT >= 0
-        self.token_QT = torch.where(inside_QT, packed.path_QT, packed.path_QT[:, :1])
-        places_QT = torch.arange(packed.path_QT.numel()).view(packed.path_QT.shape)
-        self.place_S = torch.zeros(len(packed.rows_SC), dtype=torch.int64)  # of a shared token, any will do
-        self.place_S[packed.path_QT[inside_QT]] = places_QT[inside_QT]
-        self.are_apart = torch.equal(self.token_QT.flatten(), torch.arange(len(packed.rows_SC)))
-
-    def attend(
-        self, query_BSHD: Tensor, key_BSJD: Tensor, value_BSJD: Tensor, scaling: float
-    ) -> tuple[Tensor, Tensor]:
-        """What each token attends to (B, S, H, D), and the log-sum-exp of its scores (B, S, H), float32."""
-        num_users, _, num_key_heads, _ = key_BSJD.shape
-        query = self._by_query(query_BSHD).unflatten(3, (num_key_heads, -1)).permute(0, 1, 3, 4, 2, 5)
-        query = query.flatten(0, 2).float()
-        key, value = (
-            self._by_query(one).transpose(2, 3).flatten(0, 2).float().unsqueeze(1).expand(query.shape)
-            for one in (key_BSJD, value_BSJD)
-        )
-        attended, total = _flash(query, key, value, is_causal=True, scale=scaling)
-        back = (num_users, len(self.token_QT), num_key_heads)
-        attended = attended.unflatten(0, back).permute(0, 1, 4, 2, 3, 5).flatten(3, 4)
-        total = total.unflatten(0, back).permute(0, 1, 4, 2, 3).flatten(3)
-        return self._by_token(attended), self._by_token(total)
-
-    def _by_query(self, tokens_BSX: Tensor) -> Tensor:
-        """(B, Q, T, ...)"""
-        if self.are_apart:
-            return tokens_BSX.unflatten(1, self.token_QT.shape)
-        return tokens_BSX[:, self.token_QT]
-
-    def _by_token(self, paths_BQTX: Tensor) -> Tensor:
-        """(B, S, ...)"""
-        flat = paths_BQTX.flatten(1, 2)
-        return flat if self.are_apart else flat[:, self.place_S]
-
-
-def _joined(query_SHD: Tensor, past: Sequence[Tensor], own: tuple[Tensor, Tensor], scaling: float) -> Tensor:
-    """(S, H, D): attention to the prefix's keys and values (J, L, D) and to the token's own query."""
-    key, value = (one.to(query_SHD.dtype).unsqueeze(0) for one in past)
-    if not key.shape[2]:
-        return own[0].to(query_SHD.dtype)
-    num_key_heads = key.shape[1]
-    folded = query_SHD.unflatten(1, (num_key_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2).unsqueeze(0)
-    attended, total = _flash(folded, key, value, scale=scaling)
-    attended = attended[0].unflatten(1, (-1, len(query_SHD))).permute(2, 0, 1, 3).flatten(1, 2)
-    total = total[0].unflatten(1, (-1, len(query_SHD))).permute(2, 0, 1).flatten(1)
-    share = torch.sigmoid(total - own[1]).unsqueeze(2)
-    return torch.lerp(own[0], attended.float(), share).to(query_SHD.dtype)
-
-
-def _causal(query_LHD: Tensor, key_LJD: Tensor, value_LJD: Tensor, scaling: float, out_LHD: Tensor) -> None:
-    """Each token attends to earlier ones and itself, into ``out_LHD``; key heads are read in place."""
-    num_key_heads = key_LJD.shape[1]
-    query_JGLD = query_LHD.unflatten(1, (num_key_heads, -1)).permute(1, 2, 0, 3)
-    key, value = (one.transpose(0, 1).unsqueeze(1).expand(query_JGLD.shape) for one in (key_LJD, value_LJD))
-    attended_JGLD = scaled_dot_product_attention(query_JGLD, key, value, is_causal=True, scale=scaling)
-    out_LHD.unflatten(1, (num_key_heads, -1)).copy_(attended_JGLD.permute(2, 0, 1, 3))
 
 
 def _rotate(heads_NHD: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

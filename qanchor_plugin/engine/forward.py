@@ -1,9 +1,9 @@
 """Which prefixes go through the engine together, and their tensors.
 
-A language model on a CPU takes users of any lengths together, without padding (:mod:`..decoder`); what a
-user gets then differs by rounding alone from what it gets alone (1e-6 in float32). Elsewhere forwards have a
-fixed shape: a prefix is padded to a multiple chosen by its own length alone, and users of one padded
-length go through together. Shape letters: B users of a forward, L padded prefix length, W token width.
+A language model takes users of any lengths together, without padding (:mod:`..decoder`); what a user gets
+then differs by rounding alone from what it gets alone (1e-6 in float32). Otherwise forwards have a fixed
+shape: a prefix is padded to a multiple chosen by its own length alone, and users of one padded length go
+through together. Shape letters: B users of a forward, L padded prefix length, W token width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,10 +44,10 @@ def forwards(
 
 
 def _flat_chunks(modules: EngineModules, lengths: Places, longest: int) -> Iterator[tuple[Places, int]]:
-    """Neighbours in length, as many as fill the suffix step's products and the token budget (what their
-    keys and values take)."""
+    """Neighbours in length, as many as fill the token budget (what their keys and values take) and, on a
+    CPU, the suffix step's products."""
     order = np.argsort(lengths, kind="stable")
-    most = -(-ANSWER_TOKENS // longest)
+    most = -(-ANSWER_TOKENS // longest) if device_of(modules).type == "cpu" else len(order)
     start = 0
     while start < len(order):
         fits = [

@@ -1,4 +1,4 @@
-"""Linear layers of the fast CPU forward: packed for oneDNN, as they are, or in int8.
+"""Linear layers of the fast forward: packed for oneDNN, as they are, or in int8.
 
 Shape letters: N rows, K inputs, M outputs.
 """
@@ -21,17 +21,19 @@ def multiply(layers: Sequence[nn.Linear], dtype: torch.dtype, *, int8: bool) -> 
         int8: weights in int8 with one scale an output, rows with one scale each, so that no row's answer
             depends on another's.
     """
-    weight = torch.cat([one.weight.detach() for one in layers])
+    parts = [one.weight.detach() for one in layers]
+    weight = torch.cat(parts) if len(parts) > 1 else parts[0]
     biases = [one.bias.detach() for one in layers if one.bias is not None]
     bias = torch.cat(biases).to(dtype) if biases else None
     if int8:
         return _Int8(weight.float(), bias)
-    return (_Packed if _packs() else Linear)(weight.to(dtype), bias)
+    return (_Packed if _packs(weight.device) else Linear)(weight.to(dtype), bias)
 
 
-def _packs() -> bool:
-    """Is oneDNN there, on a processor of the kind that it was measured on?"""
-    return torch.backends.mkldnn.is_available() and platform.machine().lower() in ("x86_64", "amd64")
+def _packs(device: torch.device) -> bool:
+    """Is it a processor of the kind that oneDNN was measured on, and is oneDNN there?"""
+    measured = device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
+    return measured and torch.backends.mkldnn.is_available()
 
 
 class Linear:

@@ -136,7 +136,7 @@ def assembled(config: EngineConfig, model: Any, device: torch.device) -> EngineM
         if width != config.hidden:
             raise EngineError(f"the backbone is {width} wide, the config says {config.hidden}. Set 'hidden'.")
         model = model.to(device, resolve_dtype(config, device))
-        if config.dtype == "int8" and not supported(model):
+        if config.dtype == "int8" and not (supported(model) and device.type == "cpu"):
             raise EngineError(
                 f"dtype is 'int8', but a {model.config.model_type} on {device} is not run in int8: only "
                 f"{', '.join(KINDS)} on a CPU are. Set dtype 'bfloat16' or 'float32'."

@@ -93,8 +93,8 @@ class EngineModules(nn.Module):
 
     @property
     def is_flat(self) -> bool:
-        """Whether forwards run now without padding (:class:`..decoder.Decoder`): under inference mode on a
-        CPU, for a language model that it knows."""
+        """Whether forwards run now without padding (:class:`..decoder.Decoder`): under inference mode, for a
+        language model that it knows."""
         backbone = self.backbone
         return (
             torch.is_inference_mode_enabled()
@@ -172,9 +172,7 @@ class EngineModules(nn.Module):
         positions = suffix_positions(packed, start_B, time=self.config.time)
         fast = self._decoder()
         if fast is not None:
-            counts = valid_BL.sum(1).tolist()
-            caches = [[one[user, :, :count] for one in kv] for user, count in enumerate(counts)]
-            return self.projection(fast.answer(rows, positions, packed, caches).float())
+            return self.projection(fast.answer(rows, positions, packed, kv, valid_BL).float())
         is_suffix = torch.ones(rows.shape[1], dtype=torch.bool, device=rows.device)
         allowed = block_mask(packed.sees_SS, valid_BL)
         hidden, _ = self._whole_backbone.encode(rows, positions, allowed, is_suffix, kv, packed.last_Q)

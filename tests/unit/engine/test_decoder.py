@@ -1,4 +1,4 @@
-"""The flat CPU forward against transformers' own, and int8 against float32, on a tiny Qwen2."""
+"""The flat forward against transformers' own, and int8 against float32, on a tiny Qwen2."""
 
 import platform
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qanchor_plugin.engine import QueryAnchorEngine, forward
+from qanchor_plugin.engine import QueryAnchorEngine, attention, forward
 from qanchor_plugin.engine import decoder as decoders
 from qanchor_plugin.engine.config import DEMO
 from qanchor_plugin.engine.decoder import Decoder, supported
@@ -25,6 +25,19 @@ QUERIES = (
 )
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+MASKED = (attention.MaskedPrefill, attention.MaskedAnswer)
+
+
+@pytest.fixture(params=["flash", "masked"])
+def kinds(request, monkeypatch):
+    """Attention as on a CPU, and as on other devices."""
+    if request.param == "masked":
+        monkeypatch.setattr(decoders, "kinds_for", lambda device: MASKED)
+
+
 def _inputs(engine):
     random = torch.Generator().manual_seed(1)
     rows = torch.randn(3, max(LENGTHS), engine.config.hidden, generator=random)
@@ -33,7 +46,9 @@ def _inputs(engine):
 
 
 @pytest.mark.parametrize(("mlp_rows", "prefill_tokens"), [(640, 512), (7, 80), (62, 1)])
-def test_keys_values_and_states_are_those_of_transformers(paper, monkeypatch, mlp_rows, prefill_tokens):
+def test_keys_values_and_states_are_those_of_transformers(
+    paper, monkeypatch, mlp_rows, prefill_tokens, kinds
+):
     """Whatever goes together: all at once, two users in a prefill and uneven steps, one user alone."""
     monkeypatch.setattr(decoders, "MLP_ROWS", mlp_rows)
     monkeypatch.setattr(decoders, "PREFILL_TOKENS", prefill_tokens)
@@ -50,15 +65,14 @@ def test_keys_values_and_states_are_those_of_transformers(paper, monkeypatch, ml
         assert modules.is_flat
         decoder = Decoder(modules.backbone.model)
         flat = decoder.prefill(rows, positions, valid)
-        caches = [[one[user, :, :count] for one in flat] for user, count in enumerate(LENGTHS)]
-        answered = decoder.answer(suffix, places, packed, caches)
+        answered = decoder.answer(suffix, places, packed, flat, valid)
     for slow, fast in zip(kv, flat, strict=True):
         real = valid[:, None, :, None]
         assert (slow * real - fast).abs().max() <= 1e-5
     assert (states - answered).abs().max() <= 1e-5
 
 
-def test_an_answer_without_any_prefix_is_the_query_alone(paper):
+def test_an_answer_without_any_prefix_is_the_query_alone(paper, kinds):
     packed = pack([paper.prepare_query(one).rows for one in QUERIES], multiple=1, time="index")
     valid, places = (
         torch.zeros(1, 0, dtype=torch.bool),
@@ -67,11 +81,36 @@ def test_an_answer_without_any_prefix_is_the_query_alone(paper):
     with torch.inference_mode():
         decoder = Decoder(paper.modules.backbone.model)
         cache = decoder.prefill(torch.zeros(1, 0, 64), torch.zeros(1, 0, dtype=torch.int64), valid)
-        answered = decoder.answer(packed.rows_SC[None], places, packed, [[one[0] for one in cache]])
+        answered = decoder.answer(packed.rows_SC[None], places, packed, cache, valid)
         for number, text in enumerate(QUERIES):
             rows = torch.from_numpy(paper.prepare_query(text).rows)[None]
             alone = paper.modules.backbone.model.base_model(inputs_embeds=rows).last_hidden_state
             assert (alone[0, -1] - answered[0, number]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_masked_attention_embeds_as_the_slow_path(paper_config, prefixes_of, monkeypatch, device, dtype):
+    """What CUDA runs; users of 0 to some dozen tokens together, every second from stored keys."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    monkeypatch.setattr(decoders, "kinds_for", lambda device: MASKED)
+    engine = QueryAnchorEngine.untrained(paper_config.with_(dtype=dtype), device=device)
+    prefixes, queries = prefixes_of(engine), [engine.prepare_query(one) for one in QUERIES]
+    cutoffs = [TODAY] * len(prefixes)
+    with torch.inference_mode():
+        assert engine.modules.is_flat
+        none_stored = np.zeros(len(prefixes), bool)
+        ((places, size),) = forward.forwards(engine.modules, prefixes, none_stored, longest=16)
+        assert len(places) == size == len(prefixes)
+    exact = engine.embed_reference(prefixes, queries, cutoffs)
+    answer = engine.embed(prefixes, queries, cutoffs)
+    kept = [one if row % 2 else None for row, one in enumerate(engine.prefill(prefixes, scheme="bf16"))]
+    stored = engine.embed(prefixes, queries, cutoffs, kept=kept)
+    if dtype == "float32":
+        assert np.abs(answer - exact).max() <= 1e-5
+    assert (answer * exact).sum(2).min() >= 0.9995
+    assert (stored * exact).sum(2).min() >= 0.9995
 
 
 @pytest.mark.parametrize("answer_tokens", [1, 30])

@@ -19,6 +19,7 @@ from qanchor_plugin.errors import EngineError, MissingExtraError
 from tests.unit.engine.conftest import TODAY
 
 MAPPED = Path("/proc/self/maps")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.mark.parametrize("name", ["demo", "paper"])
@@ -47,13 +48,16 @@ def test_a_saved_engine_saves_again(paper, tmp_path):
     assert QueryAnchorEngine.load(str(tmp_path / "two"), device="cpu").digest == paper.digest
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("load", [load_to_serve, shared_engine, load_anew])
 def test_an_engine_to_serve_answers_alike_and_holds_its_linear_weights_once(
-    paper, prefixes_of, users, tmp_path, load
+    paper, prefixes_of, users, tmp_path, load, device
 ):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
     paper.save_pretrained(tmp_path / "engine")
-    whole = QueryAnchorEngine.load(str(tmp_path / "engine"), device="cpu")
-    lean = load(str(tmp_path / "engine"), device="cpu")
+    whole = QueryAnchorEngine.load(str(tmp_path / "engine"), device=device)
+    lean = load(str(tmp_path / "engine"), device=device)
     assert (lean.digest, lean.kv_digest, lean.prefix_digest) == (
         whole.digest,
         whole.kv_digest,
