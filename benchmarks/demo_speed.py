@@ -1,12 +1,11 @@
 """The ``demo`` preset's speed: embeddings a second over a batch of users, packed and by the slow path."""
 
 import argparse
-import time
-from collections.abc import Callable
 
 import numpy as np
 
 from benchmarks.devices import add_devices, chosen, rows_on
+from benchmarks.peers.workload import seconds_of
 from benchmarks.results import Row, as_run, keep, machine
 from qanchor_plugin.engine import Prefix, PreparedQuery, QueryAnchorEngine
 
@@ -43,7 +42,7 @@ def _row(engine: QueryAnchorEngine, length: int, queries: list[PreparedQuery], r
     prefixes = [_random_prefix(engine, length, seed) for seed in range(NUM_USERS)]
     cutoffs = [0] * len(prefixes)
     packed, slow = (
-        [_seconds(path, prefixes, queries, cutoffs) for _ in range(repeats + 1)][1:]
+        [seconds_of(path, prefixes, queries, cutoffs) for _ in range(repeats + 1)][1:]
         for path in (engine.embed, engine.embed_reference)
     )
     made = len(prefixes) * len(queries)
@@ -71,12 +70,6 @@ def _random_prefix(engine: QueryAnchorEngine, length: int, seed: int) -> Prefix:
         tokens=(tokens * 0.05).astype(np.float16),
         positions=np.arange(length, dtype=np.int32),
     )
-
-
-def _seconds(path: Callable[..., object], *arguments: object) -> float:
-    started = time.perf_counter()
-    path(*arguments)
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

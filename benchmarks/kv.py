@@ -49,7 +49,7 @@ def _stress(shape: dict[str, Any], length: int, num_queries: int) -> list[Row]:
     prefix = random_prefix(engine, length)
     rows = []
     for bias in (0, 30):
-        _set_biases(engine, bias)
+        set_biases(engine, bias)
         queries = [engine.prepare_query(f"Will they buy {number}?") for number in range(num_queries)]
         truth = engine.embed_reference([prefix], queries, [0])
         for scheme in SCHEMES:
@@ -71,7 +71,8 @@ def _stress(shape: dict[str, Any], length: int, num_queries: int) -> list[Row]:
     return rows
 
 
-def _set_biases(engine: QueryAnchorEngine, bias: float) -> None:
+def set_biases(engine: QueryAnchorEngine, bias: float) -> None:
+    """Eight key channels of each layer have a bias of plus or minus ``bias``, all others none."""
     drawn = torch.Generator().manual_seed(5)
     model: Any = engine.modules.backbone
     for layer in model.model.base_model.layers:

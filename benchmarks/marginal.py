@@ -7,8 +7,6 @@ what a prefix's does. A refresh of a user is its prefill and ten scenarios.
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from statistics import median
 
 import numpy as np
@@ -16,7 +14,7 @@ import numpy as np
 from benchmarks.devices import add_devices, chosen, dtypes_on, rows_on
 from benchmarks.peers.environments import FOLDER
 from benchmarks.peers.run_qanchor import Engine
-from benchmarks.peers.workload import ALIKE_TOKENS, QUERY_TOKENS, drawn
+from benchmarks.peers.workload import ALIKE_TOKENS, QUERY_TOKENS, drawn, seconds_of
 from benchmarks.qwen_shape import write_engine
 from benchmarks.results import Row, as_run, keep, machine
 from qanchor_plugin.engine.random_shape import QWEN_05B_SHAPE
@@ -81,9 +79,9 @@ def _measured(engine: Engine, prefix: int, repeats: int, *, alike: int = 0) -> t
     engine.keep(users[0])
     engine.more(drawn("query", NUM_QUERIES[-1], QUERY_TOKENS, 0))
     for number, user in enumerate(users):
-        prefills.append(_seconds(engine.keep, user))
+        prefills.append(seconds_of(engine.keep, user))
         asked = [drawn("query", count, QUERY_TOKENS, number + 1, alike=alike) for count in NUM_QUERIES]
-        took = np.array([_seconds(engine.more, one) for one in asked])
+        took = np.array([seconds_of(engine.more, one) for one in asked])
         slopes.append(float(np.polyfit(NUM_QUERIES, took, 1)[0]))
         fastest = np.minimum(fastest, took)
     slope = float(np.polyfit(NUM_QUERIES, fastest, 1)[0])
@@ -115,12 +113,6 @@ def _rows(dtype: str, prefix: int, prefill: float, slope: float, spread: float, 
         )
         for name, value, unit, bar in figures
     ]
-
-
-def _seconds(call: Callable[[np.ndarray], object], asked: np.ndarray) -> float:
-    started = time.perf_counter()
-    call(asked)
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from benchmarks import results
 
 BENCHMARKS = (
     "user_cost", "driver_memory", "refresh", "asof", "training_set", "conformance", "kv", "plan", "worker",
-    "online_hits", "push", "commands", "marginal", "demo_speed", "peers",
+    "online_hits", "push", "commands", "marginal", "int8", "demo_speed", "peers",
 )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def measure(peer: Peer, asked: dict[str, Any]) -> list[dict[str, Any]]:
         alike = ALIKE_TOKENS if case.endswith("alike") else 0
         for number, seed in enumerate(seeds):
             queries = drawn("query", num_queries, QUERY_TOKENS, seed, alike=alike)
-            seconds.append(_seconds(call, number, queries))
+            seconds.append(seconds_of(call, number, queries))
             if sum(seconds) > LONG_SECONDS:
                 break
         found.append(
@@ -119,7 +119,8 @@ def _fresh(peer: Peer, users: list[np.ndarray], shift: int, number: int, queries
     peer.fresh(users[number] + shift, queries)
 
 
-def _seconds(call: Callable[..., Any], *arguments: Any) -> float:
+def seconds_of(call: Callable[..., Any], *arguments: Any) -> float:
+    """How long the call took."""
     started = time.perf_counter()
     call(*arguments)
     return time.perf_counter() - started
