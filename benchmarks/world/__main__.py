@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "--opaque", type=int, default=5, help="things of ten whose name says nothing, as a brand's does"
     )
     parser.add_argument("--only-data", action="store_true", help="write the raw tables and stop")
-    parser.add_argument("--parts", default="base,ablations,scaling,margin")
+    parser.add_argument("--parts", default="base,ablations,scaling,margin,tuned")
     parser.add_argument("--steps", type=int, default=160, help="of every training")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of the base")
     parser.add_argument("--subset", type=int, default=6_500, help="users judged in ablations and curves")

@@ -42,13 +42,16 @@ class WorldFigures:
             )
             for task in self.people.labels
         }
+        self.add_ranks(model, ranks)
+
+    def add_ranks(self, model: str, ranks: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """A model by its ranks, (seeds, n) a task."""
         self.comparison.add_ranks(model, ranks)
-        self.num_seeds[model] = len(seeds)
+        self.num_seeds[model] = len(next(iter(ranks.values())))
 
     def add_truth(self, model: str = "truth") -> None:
         """The true propensities: what nobody can pass, learnt or not."""
-        self.comparison.add_ranks(model, {task: one[None] for task, one in self.people.truth.items()})
-        self.num_seeds[model] = 1
+        self.add_ranks(model, {task: one[None] for task, one in self.people.truth.items()})
 
     def row(self, table: str, model: str, *, against: str | None = None, name: str | None = None) -> Row:
         """A model's mean AUC of the ten tasks, beside a baseline's where one is named."""

@@ -1,4 +1,4 @@
-"""The four parts of the world's figures; each makes its own rows, and says how long it took."""
+"""The five parts of the world's figures; each makes its own rows, and says how long it took."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from benchmarks.world.declarations import ASKED, FIXED, QUERIES, Place
 from benchmarks.world.embed import embed_directly, embed_through_feast, largest_difference
 from benchmarks.world.figures import WorldFigures, seconds_row
 from benchmarks.world.training import trained, untrained
+from benchmarks.world.tuned import PLAIN, TUNED, Tuner, named
 from benchmarks.world.variants import ABLATIONS, BASE, SHARES, STEP_SHARES, UNTRAINED, Variant, scaling, steps
 from qanchor_plugin.training.own_space import KEPT
 
@@ -152,11 +153,32 @@ def margins(run: Run) -> list[Row]:
     return rows
 
 
+def soft_prompts(run: Run) -> list[Row]:
+    """Prompts tuned on few and on many labelled users, judged on others; see :mod:`..tuned`."""
+    people = run.subset()
+    tuner = Tuner(run.place, run.trained(Variant(name=BASE), run.seeds[0]), people.users.tolist())
+    figures = WorldFigures(people.take(np.arange(len(people.users))[-tuner.num_judged :]))
+    ranks: dict[str, dict[str, np.ndarray]] = {}
+    for task, labels in people.labels.items():
+        run.say(f"tune: {task} on {tuner.sizes} users")
+        for name, found in tuner.ranks(task, labels).items():
+            ranks.setdefault(name, {})[task] = found
+    for name, of_tasks in ranks.items():
+        figures.add_ranks(name, of_tasks)
+    rows = [figures.row("world-tuned", name) for name in ranks]
+    rows += [
+        figures.difference("world-tuned", named(TUNED, size), named(PLAIN, size), wanted=0.005)
+        for size in tuner.sizes
+    ]
+    return rows + figures.by_task("world-tuned-tasks", list(ranks))
+
+
 PARTS: dict[str, Callable[[Run], list[Row]]] = {
     "base": base,
     "ablations": ablations,
     "scaling": curves,
     "margin": margins,
+    "tuned": soft_prompts,
 }
 
 

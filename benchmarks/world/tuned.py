@@ -1,4 +1,7 @@
-"""Soft prompts where the truth is known and labels are many: tuned inside the folds, by users labelled."""
+"""Soft prompts where labels are many: tuned on growing numbers of labelled users, judged on others.
+
+The last fifth of the users are judged; prompts and probes see the first users alone.
+"""
 
 from collections.abc import Sequence
 
@@ -9,18 +12,84 @@ from benchmarks.world.declarations import QUERIES, Place
 from benchmarks.world.embed import entity_keys
 from qanchor_plugin.backend.lake_reader import LakeReader
 from qanchor_plugin.backend.vectors import vector_folder
-from qanchor_plugin.engine import Prefix, QueryAnchorEngine, VectorSnapshot
-from qanchor_plugin.evaluation.folds import Fold
+from qanchor_plugin.engine import Prefix, PreparedQuery, QueryAnchorEngine, VectorSnapshot
+from qanchor_plugin.evaluation.probe import out_of_fold_ranks
 from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.sequence import slice_at
 from qanchor_plugin.training.tuning import TunePlan, tune_each
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+JUDGED_SHARE = 0.2
+LABELLED_SHARES = (0.2, 1.0)
+"""Of the users that are not judged."""
 READ_TOGETHER = 512
-CACHE_BYTES = 8_000_000_000
+PLAN = TunePlan(max_cache_bytes=8_000_000_000)
+PLAIN, TUNED = "trained", "trained, prompt tuned"
 
 
-def prefixes_of(place: Place, engine: QueryAnchorEngine, users: Sequence[int]) -> list[Prefix]:
+def named(kind: str, num_labelled: int) -> str:
+    """A row's name."""
+    return f"{kind}, {num_labelled:,} labelled"
+
+
+class Tuner:
+    """One engine's prompts for the world's tasks.
+
+    Args:
+        place: the world.
+        engine: folder of the engine.
+        users: ids, those that are judged last.
+    """
+
+    def __init__(self, place: Place, engine: str, users: Sequence[int]) -> None:
+        self.engine = QueryAnchorEngine.load(engine, device="cpu")
+        self.cutoffs = [place.cutoff_us] * len(users)
+        self.num_judged = round(JUDGED_SHARE * len(users))
+        self.sizes = [round(share * (len(users) - self.num_judged)) for share in LABELLED_SHARES]
+        self.prefixes = _prefixes(place, self.engine, users)
+
+    def ranks(self, task: str, labels: npt.NDArray[np.bool_]) -> dict[str, Float64]:
+        """By model (:func:`named`), (1, judged) ranks of the probe.
+
+        Args:
+            task: its query is asked.
+            labels: (users,) bool; those of the judged are seen by no prompt and no probe.
+        """
+        subsets = [np.arange(size) for size in self.sizes]
+        found = tune_each(
+            self.engine,
+            QUERIES[task],
+            self.prefixes,
+            self.cutoffs,
+            labels.astype(np.int64),
+            subsets,
+            PLAN,
+        )
+        asked = [self.engine.prepare_query(QUERIES[task])]
+        asked += [self.engine.prepare_query(QUERIES[task], one.soft_prompt) for one in found]
+        embedded = self._embedded(asked)
+        judged = np.arange(len(labels) - self.num_judged, len(labels))
+        return {
+            named(kind, len(rows)): out_of_fold_ranks(embedded[:, column], labels, [[(rows, judged)]])[
+                :, judged
+            ]
+            for number, rows in enumerate(subsets)
+            for kind, column in ((PLAIN, 0), (TUNED, 1 + number))
+        }
+
+    def _embedded(self, asked: Sequence[PreparedQuery]) -> Float32:
+        """(users, Q, 128)."""
+        parts = [
+            self.engine.embed(self.prefixes[run], asked, self.cutoffs[run])
+            for run in (
+                slice(start, start + READ_TOGETHER) for start in range(0, len(self.prefixes), READ_TOGETHER)
+            )
+        ]
+        return np.concatenate(parts)
+
+
+def _prefixes(place: Place, engine: QueryAnchorEngine, users: Sequence[int]) -> list[Prefix]:
     """The users' prefixes at the labels' cutoff, in order."""
     settings, profile = place.settings(), place.profile
     reader = LakeReader(LakeTables(settings.lake))
@@ -32,26 +101,3 @@ def prefixes_of(place: Place, engine: QueryAnchorEngine, users: Sequence[int]) -
         slices = [slice_at(histories[key], profile, place.cutoff_us) for key in keys]
         made += engine.build_prefixes(slices, vectors)
     return made
-
-
-def tuned_features(
-    engine: QueryAnchorEngine,
-    task: str,
-    prefixes: Sequence[Prefix],
-    cutoff_us: int,
-    labels: npt.NDArray[np.bool_],
-    folds: Sequence[Fold],
-    plan: TunePlan | None = None,
-) -> tuple[list[Float32], int]:
-    """Of each fold, (n, 128) under the prompt tuned on its training rows; and how many kept their start."""
-    plan = plan or TunePlan(max_cache_bytes=CACHE_BYTES)
-    cutoffs = [cutoff_us] * len(prefixes)
-    subsets = [train for train, _ in folds]
-    found = list(tune_each(engine, QUERIES[task], prefixes, cutoffs, labels.astype(np.int64), subsets, plan))
-    asked = [engine.prepare_query(QUERIES[task], one.soft_prompt) for one in found]
-    parts = [
-        engine.embed(prefixes[start : start + READ_TOGETHER], asked, cutoffs[start : start + READ_TOGETHER])
-        for start in range(0, len(prefixes), READ_TOGETHER)
-    ]
-    embedded = np.concatenate(parts)
-    return [embedded[:, column] for column in range(len(folds))], sum(one.best_step == 0 for one in found)

@@ -7,6 +7,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from benchmarks.world import tuned
 from benchmarks.world.data import make_data
 from benchmarks.world.declarations import ASKED, Place
 from benchmarks.world.embed import embed_directly, embed_through_feast, entity_keys, largest_difference
@@ -21,6 +22,7 @@ from qanchor_plugin.evaluation.synthetic import World
 from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES
 from qanchor_plugin.schemas import PAIRS_TABLE
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
+from qanchor_plugin.training.tuning import TunePlan
 from qanchor_plugin.training.useru.future import future_query
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -85,3 +87,23 @@ def test_the_meaning_space_is_fitted_as_training_would(place: Place) -> None:
     assert float((texts.modules.space.basis - own.modules.space.basis).abs().max()) > 0.01
     assert behaviour.config.space == "behaviour"
     assert len({own.digest, texts.digest, behaviour.digest}) == 3
+
+
+def test_prompts_and_probes_never_see_the_labels_of_the_judged(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuned, "LABELLED_SHARES", (0.5, 1.0))
+    monkeypatch.setattr(tuned, "PLAN", TunePlan(steps=3, evaluate_every=1, held_out=0.0))
+    tuner = tuned.Tuner(place, "demo", list(range(60)))
+    assert (tuner.num_judged, tuner.sizes) == (12, [24, 48])
+    labels = np.arange(60) % 2 == 0
+    other = np.concatenate([labels[:48], ~labels[48:]])
+    ranks, again = tuner.ranks("takeout", labels), tuner.ranks("takeout", other)
+    assert list(ranks) == [
+        f"{kind}, {size} labelled" for size in (24, 48) for kind in (tuned.PLAIN, tuned.TUNED)
+    ]
+    for name, found in ranks.items():
+        assert found.shape == (1, 12)
+        np.testing.assert_array_equal(found, again[name])
+    seen = tuner.ranks("takeout", np.concatenate([~labels[:48], labels[48:]]))
+    assert any(not np.array_equal(found, seen[name]) for name, found in ranks.items())
