@@ -70,13 +70,12 @@ class Tuner:
         asked += [self.engine.prepare_query(QUERIES[task], one.soft_prompt) for one in found]
         embedded = self._embedded(asked)
         judged = np.arange(len(labels) - self.num_judged, len(labels))
-        return {
-            named(kind, len(rows)): out_of_fold_ranks(embedded[:, column], labels, [[(rows, judged)]])[
-                :, judged
-            ]
-            for number, rows in enumerate(subsets)
-            for kind, column in ((PLAIN, 0), (TUNED, 1 + number))
-        }
+        ranks = {}
+        for number, rows in enumerate(subsets):
+            for kind, column in ((PLAIN, 0), (TUNED, 1 + number)):
+                scored = out_of_fold_ranks(embedded[:, column], labels, [[(rows, judged)]])
+                ranks[named(kind, len(rows))] = scored[:, judged]
+        return ranks
 
     def _embedded(self, asked: Sequence[PreparedQuery]) -> Float32:
         """(users, Q, 128)."""
