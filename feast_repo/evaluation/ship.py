@@ -1,6 +1,6 @@
 """``python -m feast_repo.evaluation.ship``: trains the weights that the package ships and puts them in place.
 
-The same plan as seed 0 of ``make evaluate CUT=final``: where that has run, nothing is trained again.
+The same plan as seed 0 of ``make evaluate``: where that has run, nothing is trained again.
 """
 
 import os

@@ -14,14 +14,15 @@ from feast_repo.evaluation.full import SWEPT
 from feast_repo.evaluation.paraphrases import FIXED_QUERY, PARAPHRASES
 from feast_repo.evaluation.questions import by_kind, questions, right_queries, wrong_task
 from feast_repo.evaluation.results import keep_tables
+from feast_repo.evaluation.story import _add_engines
 from feast_repo.evaluation.study import FIXED, REWORDED, RIGHT, WITH_COUNTS, WRONG, Study
-from feast_repo.evaluation.tables import Engines, readme_tables
-from feast_repo.evaluation.training import keep_share, linked_lake, user_number
+from feast_repo.evaluation.tables import SHIPPED, UNTRAINED, Engines, named_for, readme_tables
+from feast_repo.evaluation.training import Trainings, keep_share, linked_lake, user_number
 from feast_repo.evaluation.tuned import fold_ranks
 from qanchor_plugin.evaluation.comparison import Comparison
 from qanchor_plugin.evaluation.folds import fixed_folds
-from qanchor_plugin.evaluation.report.tables import Figure
-from qanchor_plugin.evaluation.tasks import SELECTION_CUT, TASKS, TaskTable
+from qanchor_plugin.evaluation.report.tables import Figure, Table
+from qanchor_plugin.evaluation.tasks import FINAL_CUT, SELECTION_CUT, TASKS, Cut, TaskTable
 
 RNG = np.random.default_rng(2)
 LABELS = {task: np.random.default_rng(place).random(90) < 0.4 for place, task in enumerate(TASKS)}
@@ -177,3 +178,21 @@ def test_a_share_of_users_keeps_the_held_out_and_holds_the_smaller_share(tmp_pat
         assert len(left) == 2 * len(expected)
     assert kept[0.3] < kept[0.6]
     assert 60 < len(kept[0.3]) < 100
+
+
+def test_tables_of_the_selection_cut_do_not_take_the_names_that_readme_shows() -> None:
+    table = Table(name="quality-auc", title="AUC", columns=("mean",), rows=(), command="make evaluate")
+    assert [one.name for one in named_for("final", [table])] == ["quality-auc"]
+    assert [one.name for one in named_for("selection", [table])] == ["quality-auc-selection"]
+    assert arguments([]).cut == "final"
+
+
+@pytest.mark.parametrize(("cut", "asked"), [(FINAL_CUT, [UNTRAINED, SHIPPED]), (SELECTION_CUT, [UNTRAINED])])
+def test_weights_trained_up_to_the_final_cut_are_not_scored_before_it(
+    cut: Cut, asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Trainings, "untrained", lambda self: tmp_path)
+    monkeypatch.setattr(Study, "add_engine", lambda self, name, engine: {})
+    study = Study(root=tmp_path, work=tmp_path, cut=cut)
+    folders, vectors = _add_engines(study, Trainings(root=tmp_path, cut=cut), [])
+    assert list(folders) == list(vectors) == asked
