@@ -35,6 +35,7 @@ def main() -> None:
         for bias in BIASES:
             engine = Engine(folder, dtype, "cpu")
             set_biases(engine.engine, bias)
+            engine.digest = engine.engine.digest
             answers[dtype, bias] = engine.fresh(users, queries)
         seconds[dtype] = _times(engine, users, queries, given.repeats)
         print(f"{dtype}: measured", flush=True)
