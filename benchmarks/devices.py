@@ -26,12 +26,14 @@ def chosen(asked: list[str] | None) -> list[str]:
     """
     import torch
 
-    if torch.cuda.is_available():
-        return asked or [CPU, CUDA]
-    if asked and CUDA in asked:
-        raise SystemExit("--devices cuda was asked for, but torch sees no CUDA device here.")
-    print("CUDA: left out, there is no such device here.", flush=True)
-    return [CPU]
+    is_there = torch.cuda.is_available()
+    if asked:
+        if CUDA in asked and not is_there:
+            raise SystemExit("--devices cuda was asked for, but torch sees no CUDA device here.")
+        return asked
+    if not is_there:
+        print("CUDA: left out, there is no such device here.", flush=True)
+    return [CPU, CUDA] if is_there else [CPU]
 
 
 def table_on(table: str, device: str) -> str:

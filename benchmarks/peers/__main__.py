@@ -95,7 +95,9 @@ def _measured(given: argparse.Namespace, folder: Path, device: str) -> Measured:
         if dtype in PEERS[name].dtypes and device in PEERS[name].devices
     ]
     for number in range(given.rounds):
-        for dtype, name in [one for one in order if one[1] not in found.left_out]:
+        for dtype, name in order:
+            if name in found.left_out:
+                continue
             asked = {**_workload(given), "folder": str(folder), "dtype": dtype, "device": device}
             try:
                 found.add(dtype, name, _run(name, {**asked, "seed": number}))

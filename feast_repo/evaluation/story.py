@@ -42,19 +42,16 @@ def evaluate(root: Path, options: argparse.Namespace, say: Callable[[str], None]
     tuning = None
     if options.tuned:
         tuning = Tuning(study=study, name=shown, engine=folders[shown], plan=TunePlan())
-        tables += full.tuned_tables(
-            study,
-            [
-                full.add_tuned(study, one, folders[one], full.right_of(vectors[one]), TunePlan())
-                for one in ([shown] if not options.full else seeds or [shown])
-            ],
-            command,
-        )
+        judged = (seeds if options.full else ()) or (shown,)
+        pairs = [
+            full.add_tuned(study, one, folders[one], full.right_of(vectors[one]), TunePlan())
+            for one in judged
+        ]
+        tables += full.tuned_tables(study, pairs, command)
     is_shown = options.households is None
     own, docs = work / "pictures", root / "docs" / "pictures"
-    drawn = _pictures(
-        study, tables, vectors, shown, tuning, docs if is_shown and options.cut == "final" else own
-    )
+    folder = docs if is_shown and options.cut == "final" else own
+    drawn = _pictures(study, tables, vectors, shown, tuning, folder)
     tables = named_for(options.cut, tables)
     if is_shown:
         keep_tables(tables)

@@ -47,7 +47,8 @@ def _flat_chunks(modules: EngineModules, lengths: Places, longest: int) -> Itera
     """Neighbours in length, as many as fill the token budget (what their keys and values take) and, on a
     CPU, the suffix step's products."""
     order = np.argsort(lengths, kind="stable")
-    most = -(-ANSWER_TOKENS // longest) if device_of(modules).type == "cpu" else len(order)
+    busy = ANSWER_TOKENS if device_of(modules).type == "cpu" else modules.config.token_budget
+    most = -(-busy // longest)
     start = 0
     while start < len(order):
         fits = [

@@ -1,6 +1,7 @@
 """The flat forward against transformers' own, and int8 against float32, on a tiny Qwen2."""
 
 import platform
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,6 +123,18 @@ def test_users_who_do_not_fit_a_step_get_the_same_answers(paper, monkeypatch, pr
     steps = list(_steps(paper, prefixes, queries))
     assert len(steps) > 1
     assert np.abs(paper.embed(prefixes, queries, cutoffs) - together).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", [4] * 25), ("cuda", [25] * 4)])
+def test_a_cpu_fills_its_suffix_step_and_other_devices_the_token_budget(
+    paper_config, monkeypatch, device, expected
+):
+    """100 users of 140 tokens, packs of 20: 4 x 20 fill a step of 80, 25 x 160 the budget of 4,000."""
+    monkeypatch.setattr(forward, "device_of", lambda modules: torch.device(device))
+    monkeypatch.setattr(forward, "ANSWER_TOKENS", 80)
+    modules = SimpleNamespace(config=paper_config.with_(token_budget=4000))
+    chunks = forward._flat_chunks(modules, np.full(100, 140), longest=20)
+    assert [size for _, size in chunks] == expected
 
 
 def _steps(engine, prefixes, queries):
