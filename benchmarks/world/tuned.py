@@ -10,13 +10,11 @@ import numpy.typing as npt
 
 from benchmarks.world.declarations import QUERIES, Place
 from benchmarks.world.embed import entity_keys
-from qanchor_plugin.backend.lake_reader import LakeReader
-from qanchor_plugin.backend.vectors import vector_folder
-from qanchor_plugin.engine import Prefix, PreparedQuery, QueryAnchorEngine, VectorSnapshot
+from qanchor_plugin.engine import PreparedQuery, QueryAnchorEngine
 from qanchor_plugin.evaluation.probe import out_of_fold_ranks
 from qanchor_plugin.prefix_store import LakeTables
-from qanchor_plugin.sequence import slice_at
 from qanchor_plugin.training.tuning import TunePlan, tune_each
+from qanchor_plugin.training.tuning.behaviour import users_at
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -45,9 +43,10 @@ class Tuner:
     def __init__(self, place: Place, engine: str, users: Sequence[int]) -> None:
         self.engine = QueryAnchorEngine.load(engine, device="cpu")
         self.cutoffs = [place.cutoff_us] * len(users)
+        keys, tables = entity_keys(place.profile.entities[0], users), LakeTables(place.settings().lake)
         self.num_judged = round(JUDGED_SHARE * len(users))
         self.sizes = [round(share * (len(users) - self.num_judged)) for share in LABELLED_SHARES]
-        self.prefixes = _prefixes(place, self.engine, users)
+        self.prefixes = users_at(keys, place.cutoff_us, place.profile, self.engine, tables).prefixes
 
     def ranks(self, task: str, labels: npt.NDArray[np.bool_]) -> dict[str, Float64]:
         """By model (:func:`named`), (1, judged) ranks of the probe.
@@ -86,17 +85,3 @@ class Tuner:
             )
         ]
         return np.concatenate(parts)
-
-
-def _prefixes(place: Place, engine: QueryAnchorEngine, users: Sequence[int]) -> list[Prefix]:
-    """The users' prefixes at the labels' cutoff, in order."""
-    settings, profile = place.settings(), place.profile
-    reader = LakeReader(LakeTables(settings.lake))
-    vectors = VectorSnapshot.open(vector_folder(settings.lake, engine.encoder_id))
-    made: list[Prefix] = []
-    for start in range(0, len(users), READ_TOGETHER):
-        keys = entity_keys(profile.entities[0], users[start : start + READ_TOGETHER])
-        histories = reader.histories(profile, keys)
-        slices = [slice_at(histories[key], profile, place.cutoff_us) for key in keys]
-        made += engine.build_prefixes(slices, vectors)
-    return made

@@ -15,29 +15,17 @@ import numpy.typing as npt
 from feast_repo.evaluation.questions import right_queries
 from feast_repo.evaluation.study import Study, slug
 from feast_repo.profiles import household_journey
-from qanchor_plugin.backend.lake_reader import LakeReader
-from qanchor_plugin.backend.vectors import vector_folder
 from qanchor_plugin.cli.user_keys import user_bytes
-from qanchor_plugin.engine import Prefix, QueryAnchorEngine, VectorSnapshot
+from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.evaluation.folds import Fold
 from qanchor_plugin.evaluation.probe import out_of_fold_ranks
 from qanchor_plugin.prefix_store import LakeTables
-from qanchor_plugin.sequence import slice_at
-from qanchor_plugin.sequence.slice import UserSlice
 
 if TYPE_CHECKING:
     from qanchor_plugin.training.tuning import TunePlan
+    from qanchor_plugin.training.tuning.behaviour import UsersAt
 
 Float64 = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Users:
-    """The study's households as an engine reads them, in order."""
-
-    slices: list[UserSlice]
-    prefixes: list[Prefix]
-    cutoff: int
 
 
 @dataclass
@@ -61,9 +49,18 @@ class Tuning:
         return QueryAnchorEngine.load(self.engine, device="cpu")
 
     @cached_property
-    def users(self) -> Users:
-        """Prefixes of every household at the cut."""
-        return read_users(self.study, self.loaded)
+    def users(self) -> "UsersAt":
+        """Every household at the cut."""
+        from qanchor_plugin.training.tuning.behaviour import users_at
+
+        study = self.study
+        keys = [
+            user_bytes({"household_id": int(one)}, household_journey.entities)
+            for one in study.tasks.households
+        ]
+        cutoff = int(study.cut.at.tz_localize("UTC").timestamp() * 1_000_000)
+        tables = LakeTables(study.reader.settings().lake)
+        return users_at(keys, cutoff, household_journey, self.loaded, tables)
 
     def prompts(self, tasks: list[str]) -> dict[str, str]:
         """Folder of each tuned prompt by view name: ``redeem_f0`` to ``redeem_f4`` and so on."""
@@ -128,19 +125,3 @@ def fold_ranks(
     for own, (train, test) in zip(features, folds, strict=True):
         ranks[0, test] = out_of_fold_ranks(own, labels, [[(train, test)]])[0, test]
     return ranks
-
-
-def read_users(study: Study, engine: QueryAnchorEngine) -> Users:
-    """Slices and prefixes of the study's households at its cut."""
-    settings = study.reader.settings()
-    cutoff = int(study.cut.at.tz_localize("UTC").timestamp() * 1_000_000)
-    keys = [
-        user_bytes({"household_id": int(one)}, household_journey.entities) for one in study.tasks.households
-    ]
-    histories = LakeReader(LakeTables(settings.lake)).histories(household_journey, keys)
-    slices = [slice_at(histories[key], household_journey, cutoff) for key in keys]
-    vectors = VectorSnapshot.open(vector_folder(settings.lake, engine.encoder_id))
-    prefixes = []
-    for start in range(0, len(slices), 64):
-        prefixes += engine.build_prefixes(slices[start : start + 64], vectors)
-    return Users(slices=slices, prefixes=prefixes, cutoff=cutoff)

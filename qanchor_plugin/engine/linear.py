@@ -12,8 +12,8 @@ from torch.nn.functional import linear, silu
 
 
 def multiply(layers: Sequence[nn.Linear], dtype: torch.dtype, *, int8: bool) -> "Linear":
-    """Layers of the same input, to be multiplied by at once, their outputs side by side. Make it anew when the
-    layers' weights change: one layer that is not packed shares its weight, all else is a copy.
+    """Layers of the same input, to be multiplied by at once, their outputs side by side. Make it anew when
+    the layers' weights change: one layer that is not packed shares its weight, all else is a copy.
 
     Args:
         layers: of any float type, all of them with a bias or none.

@@ -20,9 +20,11 @@ from qanchor_plugin.backend.protocol import Ask
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.evaluation.synthetic import World
 from qanchor_plugin.evaluation.synthetic.vocabulary import MODALITIES
+from qanchor_plugin.prefix_store import LakeTables
 from qanchor_plugin.schemas import PAIRS_TABLE
 from qanchor_plugin.sequence.slice import MICROS_PER_DAY
 from qanchor_plugin.training.tuning import TunePlan
+from qanchor_plugin.training.tuning.behaviour import users_at
 from qanchor_plugin.training.useru.future import future_query
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -107,3 +109,14 @@ def test_prompts_and_probes_never_see_the_labels_of_the_judged(
         np.testing.assert_array_equal(found, again[name])
     seen = tuner.ranks("takeout", np.concatenate([~labels[:48], labels[48:]]))
     assert any(not np.array_equal(found, seen[name]) for name, found in ranks.items())
+
+
+def test_users_at_a_cutoff_are_those_that_the_backend_answers_for(place: Place) -> None:
+    engine = QueryAnchorEngine.load("demo", device="cpu")
+    keys = entity_keys(place.profile.entities[0], USERS)
+    read = users_at(keys, place.cutoff_us, place.profile, engine, LakeTables(place.settings().lake))
+    assert [one.user for one in read.slices] == [one.user for one in read.prefixes] == keys
+    query = engine.prepare_query(ASKED["takeout"])
+    made = engine.embed(read.prefixes, [query], [read.cutoff] * len(keys))[:, 0]
+    direct = embed_directly(place, "demo", {"takeout": ASKED["takeout"]}, USERS)
+    np.testing.assert_allclose(made, direct["takeout"], atol=1e-5)

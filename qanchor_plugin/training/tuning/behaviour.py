@@ -1,6 +1,6 @@
 """What each labelled user had done at the row's own instant, as prefixes: read point in time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ import numpy as np
 from qanchor_plugin.backend.lake_reader import LakeReader
 from qanchor_plugin.backend.vectors import OnlineVectors, vector_folder
 from qanchor_plugin.declare import Profile
+from qanchor_plugin.engine.event_vectors import VectorSnapshot
 from qanchor_plugin.engine.prefix import Prefix
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.prefix_store import LakeTables
@@ -36,6 +37,39 @@ class LabelledPrefixes:
     prefixes: tuple[Prefix, ...]
     num_unknown: int
     num_empty: int
+
+
+@dataclass(frozen=True)
+class UsersAt:
+    """Users as an engine reads them at one cutoff (microseconds), in order, with or without events."""
+
+    slices: list[UserSlice]
+    prefixes: list[Prefix]
+    cutoff: int
+
+
+def users_at(
+    users: Sequence[bytes], cutoff: int, profile: Profile, engine: "QueryAnchorEngine", tables: LakeTables
+) -> UsersAt:
+    """Every user's slice and prefix at the cutoff.
+
+    Args:
+        users: entity keys; the lake knows each of them (KeyError).
+
+    Raises:
+        LakeError, MissingVectorsError: the lake was not built.
+    """
+    reader = LakeReader(tables)
+    vectors = VectorSnapshot.open(vector_folder(tables.lake, engine.encoder_id))
+    slices: list[UserSlice] = []
+    prefixes: list[Prefix] = []
+    for start in range(0, len(users), USERS_TOGETHER):
+        keys = users[start : start + USERS_TOGETHER]
+        histories = reader.histories(profile, keys)
+        seen = [slice_at(histories[key], profile, cutoff) for key in keys]
+        slices += seen
+        prefixes += engine.build_prefixes(seen, vectors)
+    return UsersAt(slices, prefixes, cutoff)
 
 
 def behaviour_at(
