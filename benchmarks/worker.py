@@ -4,8 +4,9 @@ The worker is a process of its own on this machine, so its callers' own work cou
 the engine's throughput, and a 99th percentile under half load of at most 3 times a single request.
 
 Latency is measured twice. Before calibration a worker keeps soft tokens only and every request is a prefill:
-work of one length, which no company makes cheaper, arriving at random at one server (an M/D/1 queue). After
-``qanchor calibrate`` it keeps keys where they pay, here in memory, and a request is a suffix.
+work of one length, which no company makes cheaper. After ``qanchor calibrate`` it keeps keys where they pay,
+here in memory, and a request is a suffix. Each time requests come evenly spaced, as from a job that paces
+itself, and at random, as from many callers who know nothing of each other (one server: an M/D/1 queue).
 """
 
 import argparse
@@ -37,6 +38,7 @@ from qanchor_plugin.prefix_store import calibration_path
 
 COMMAND = "python -m benchmarks.worker"
 CALLERS, SATURATING = 4, 8
+ARRIVALS = ("evenly spaced", "at random")
 MOST_TIMES_SINGLE = 3.0
 
 
@@ -73,7 +75,7 @@ def measure(lake: Path, engine: str, *, num_users: int, rounds: int) -> list[Row
         measured = [
             _prefixes(local, profile, asks, users, worker.address, rounds),
             _named(local, asks, users, worker.address, rounds),
-            _latency("a prefill each", asks[:1], users, worker.address, seconds),
+            *_latency("a prefill each", asks[:1], users, worker.address, seconds),
         ]
     tokens = len(next(iter(local.memory._entries.values())).positions)
     costs = calibrate(shared_engine(engine, "cpu"), lake=lake, disk=None, lengths=(tokens // 2, tokens))
@@ -81,7 +83,7 @@ def measure(lake: Path, engine: str, *, num_users: int, rounds: int) -> list[Row
     assert place is not None
     costs.write(place)
     with running(lake, engine, asks) as worker:
-        measured.append(_latency("keys kept as calibrated", asks[:1], users, worker.address, seconds))
+        measured += _latency("keys kept as calibrated", asks[:1], users, worker.address, seconds)
         return [*measured, _memory(worker, engine, settings)]
 
 
@@ -129,8 +131,8 @@ def _named(local: LocalBackend, asks: list[Ask], users: list[bytes], address: st
     return _throughput("embeddings of users named to a worker", found, "the backend in process")
 
 
-def _latency(how: str, asks: list[Ask], users: list[bytes], address: str, seconds: float) -> Row:
-    """One user, one query, arrivals at random at half of what the worker can do."""
+def _latency(how: str, asks: list[Ask], users: list[bytes], address: str, seconds: float) -> list[Row]:
+    """One user, one query, at half of what the worker can do: a row for each kind of arrivals."""
     caller = Caller(address)
     batches = [wire.users_batch([user]) for user in users]
 
@@ -142,12 +144,14 @@ def _latency(how: str, asks: list[Ask], users: list[bytes], address: str, second
         one(number)
     single = float(np.median([_timed(partial(one, number)) for number in range(20)]))
     capacity = _saturated(address, one, min(seconds, 10.0))
-    latencies = _open_loop(address, one, rate=capacity / 2, seconds=seconds)
+    print(f"{how}: single {single * 1000:.1f} ms; capacity {capacity:.1f}/s")
+    loads = {kind: _open_loop(address, one, kind, rate=capacity / 2, seconds=seconds) for kind in ARRIVALS}
+    return [_percentile(f"{how}, requests {kind}", took, single) for kind, took in loads.items()]
+
+
+def _percentile(how: str, latencies: list[float], single: float) -> Row:
     p99, allowed = float(np.percentile(latencies, 99)), MOST_TIMES_SINGLE * single
-    print(
-        f"{how}: single {single * 1000:.1f} ms; capacity {capacity:.1f}/s; "
-        f"median {np.median(latencies) * 1000:.1f} ms"
-    )
+    print(f"{how}: median {np.median(latencies) * 1000:.1f} ms")
     return Row(
         table="worker",
         row=f"99th percentile of one user and query under half load, {how}",
@@ -238,10 +242,13 @@ def _saturated(address: str, one: Callable[..., None], seconds: float) -> float:
     return len(done) / (time.perf_counter() - started)
 
 
-def _open_loop(address: str, one: Callable[..., None], *, rate: float, seconds: float) -> list[float]:
+def _open_loop(
+    address: str, one: Callable[..., None], arrivals: str, *, rate: float, seconds: float
+) -> list[float]:
     """Seconds from each request's scheduled arrival to its answer; arrivals do not wait for answers."""
-    random = np.random.default_rng(11)
-    instants = np.cumsum(random.exponential(1 / rate, max(20, int(rate * seconds))))
+    num = max(20, int(rate * seconds))
+    at_random = np.random.default_rng(11).exponential(1 / rate, num)
+    instants = np.cumsum(at_random if arrivals == "at random" else np.full(num, 1 / rate))
     callers = [Caller(address) for _ in range(16)]
     started = time.perf_counter() + 0.05
 

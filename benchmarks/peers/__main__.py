@@ -28,8 +28,8 @@ from benchmarks.results import ROOT, Row, as_run, keep, machine
 
 COMMAND = "python -m benchmarks.peers"
 PICTURE = ROOT / "docs" / "pictures" / "peers.svg"
-SHOWN_PREFIX = 256
-"""Its tables have the plain names; those of other prefixes end with the prefix."""
+SHOWN_DTYPE, SHOWN_PREFIX = "float32", 256
+"""Their tables have the plain names; others end with the dtype and the prefix, so a run replaces its own."""
 RUN_SECONDS = 7200
 Key = tuple[str, int, str, int, str]
 """dtype, prefix, case, number of queries, peer."""
@@ -42,13 +42,13 @@ class Measured:
     Attributes:
         seconds, users: of each repetition, and how many users it read.
         states: by dtype and peer, for comparing the peers' answers.
-        left_out: peers that could not be had, and why.
+        left_out: by dtype and peer, what could not be had, and why.
     """
 
     seconds: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
     users: dict[Key, int] = field(default_factory=dict)
     states: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    left_out: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def add(self, dtype: str, name: str, answer: dict[str, Any]) -> None:
         """What a peer printed."""
@@ -58,12 +58,18 @@ class Measured:
             self.seconds[key] += record["seconds"]
             self.users[key] = record["users"]
 
-    def rows(self, *, by_prefix: bool) -> list[Row]:
-        """As kept: every figure beside the engine's, and the peers that are absent."""
-        rows = [_row(key, took, self.users[key], self.seconds) for key, took in self.seconds.items()]
-        if by_prefix:
-            rows += [_by_prefix(key, self.seconds) for key in self.seconds if key[4] != "qanchor"]
-        return rows + [_absent(name, why) for name, why in self.left_out.items()]
+    def rows(self) -> list[Row]:
+        """As kept: every figure beside the engine's, ratios side by side, and the peers that are absent."""
+        rows = []
+        for key, took in self.seconds.items():
+            rows += [_row(key, took, self.users[key], self.seconds), _times(key, self.seconds)]
+        absent = [
+            _absent(key, name, why)
+            for (dtype, name), why in self.left_out.items()
+            for key in self.seconds
+            if key[0] == dtype and key[4] == "qanchor"
+        ]
+        return rows + absent
 
 
 def main() -> None:
@@ -73,16 +79,16 @@ def main() -> None:
     for device in chosen(given.devices):
         found = _measured(given, folder, device)
         _print_agreement(found.states)
-        rows = rows_on(device, found.rows(by_prefix=len(given.prefixes) > 1))
-        for row in rows:
+        rows = rows_on(device, found.rows())
+        for row in (one for one in rows if one.column is None):
             print(f"{row.row} | {row.value} {row.unit} | {row.ratio} | {row.note or ''}")
         if given.quick:
             continue
         keep("performance", rows)
-        for prefix in given.prefixes:
-            ending = "" if prefix == SHOWN_PREFIX else f"-{prefix}"
-            path = PICTURE.with_stem(table_on(PICTURE.stem + ending, device))
-            draw({k: _figure(k, t, found.users[k]) for k, t in found.seconds.items() if k[1] == prefix}, path)
+        figures = {key: _figure(key, took, found.users[key]) for key, took in found.seconds.items()}
+        for dtype, prefix in dict.fromkeys(key[:2] for key in figures):
+            path = PICTURE.with_stem(table_on(f"peers{_ending(dtype, prefix)}", device))
+            draw({key: value for key, value in figures.items() if key[:2] == (dtype, prefix)}, path)
 
 
 def _measured(given: argparse.Namespace, folder: Path, device: str) -> Measured:
@@ -96,14 +102,14 @@ def _measured(given: argparse.Namespace, folder: Path, device: str) -> Measured:
     ]
     for number in range(given.rounds):
         for dtype, name in order:
-            if name in found.left_out:
+            if (dtype, name) in found.left_out:
                 continue
             asked = {**_workload(given), "folder": str(folder), "dtype": dtype, "device": device}
             try:
                 found.add(dtype, name, _run(name, {**asked, "seed": number}))
             except PeerError as error:
-                found.left_out[name] = str(error)
-                print(f"{name}: left out: {error}", flush=True)
+                found.left_out[dtype, name] = str(error)
+                print(f"{name}, {dtype}: left out: {error}", flush=True)
                 continue
             print(f"round {number + 1}, {dtype} on {device}: {name} measured", flush=True)
     return found
@@ -169,7 +175,7 @@ def _row(key: Key, took: list[float], num_users: int, seconds: dict[Key, list[fl
     own = seconds.get((dtype, prefix, case, queries, "qanchor"), took)
     spread = 100 * (median(took) / min(took) - 1)
     return Row(
-        table=f"peers-{case}-{queries}" + (f"-{prefix}" if prefix != SHOWN_PREFIX else ""),
+        table=f"peers-{case}-{queries}{_ending(dtype, prefix)}",
         title=CASES[case].format(queries=queries),
         row=f"{name}, {dtype}, prefix {prefix}, {CASES[case].format(queries=queries)}",
         value=_figure(key, took, num_users),
@@ -184,14 +190,14 @@ def _row(key: Key, took: list[float], num_users: int, seconds: dict[Key, list[fl
     )
 
 
-def _by_prefix(key: Key, seconds: dict[Key, list[float]]) -> Row:
-    """A peer's time over the engine's, in a grid of cases and prefixes."""
+def _times(key: Key, seconds: dict[Key, list[float]]) -> Row:
+    """A peer's time over the engine's, in a grid of cases and peers."""
     dtype, prefix, case, queries, name = key
     return Row(
-        table="peers-by-prefix",
-        title="A peer's time over the engine's, by the prefix's soft tokens",
-        row=f"{name}, {dtype}, {CASES[case].format(queries=queries)}",
-        column=str(prefix),
+        table=f"peers-times{_ending(dtype, prefix)}",
+        title=f"A peer's time over the engine's, {dtype}, prefix {prefix}",
+        row=CASES[case].format(queries=queries),
+        column=name,
         value=min(seconds[key]) / min(seconds[dtype, prefix, case, queries, "qanchor"]),
         unit="",
         command=as_run(COMMAND),
@@ -199,11 +205,22 @@ def _by_prefix(key: Key, seconds: dict[Key, list[float]]) -> Row:
     )
 
 
-def _absent(name: str, why: str) -> Row:
+def _absent(key: Key, name: str, why: str) -> Row:
+    """Says in the table of a case that a peer is not in it."""
+    dtype, prefix, case, queries, _ = key
     return Row(
-        table="peers-absent", row=name, unit="", note=why.replace(str(Path.cwd()) + "/", ""),
-        command=as_run(COMMAND), machine=machine(),
-    )  # fmt: skip
+        table=f"peers-{case}-{queries}{_ending(dtype, prefix)}",
+        row=f"{name}, {dtype}, prefix {prefix}, {CASES[case].format(queries=queries)}",
+        unit="",
+        note="left out: " + why.replace(f"{Path.cwd()}/", ""),
+        command=as_run(COMMAND),
+        machine=machine(),
+    )
+
+
+def _ending(dtype: str, prefix: int) -> str:
+    """Of a table's name and a picture's."""
+    return ("" if dtype == SHOWN_DTYPE else f"-{dtype}") + ("" if prefix == SHOWN_PREFIX else f"-{prefix}")
 
 
 def _print_agreement(states: dict[tuple[str, str], np.ndarray]) -> None:

@@ -33,8 +33,8 @@ class Context:
         options.n_ctx, options.n_batch, options.n_ubatch = CONTEXT, BATCH, 512
         options.n_seq_max, options.kv_unified = MAX_SEQUENCES, True
         options.embeddings, options.pooling_type = True, lib.LLAMA_POOLING_TYPE_NONE
-        kind = lib.GGML_TYPE_F32 if dtype == "float32" else lib.GGML_TYPE_BF16
-        options.type_k = options.type_v = kind
+        kinds = gguf.GGMLQuantizationType  # numbered as in ggml, which the binding does not name in full
+        options.type_k = options.type_v = int(kinds.F32 if dtype == "float32" else kinds.BF16)
         options.n_threads = options.n_threads_batch = 2
         self.context = lib.llama_init_from_model(self.model, options)
         self.memory = lib.llama_get_memory(self.context)

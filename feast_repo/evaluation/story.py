@@ -60,16 +60,20 @@ def evaluate(root: Path, options: argparse.Namespace, say: Callable[[str], None]
         drawn += pictures.scaling_pictures({one.name: one for one in more}, docs if is_shown else own)
         if is_shown:
             keep_tables(more)
-    notes = [
+    page = write_report(
+        work / "report.html", "Evaluation of qanchor", notes=_notes(study), tables=tables, pictures=drawn
+    )
+    say(f"report: {page.relative_to(root)}")
+    return tables
+
+
+def _notes(study: Study) -> list[str]:
+    """What a reader of the report must know first."""
+    return [
         f"Complete Journey sample, {len(study.tasks.households):,} households, behaviour before "
         f"{study.date}, labels after it. Vectors were read through get_historical_features.",
         *[f"{name}: {why}" for name, why in study.skipped.items()],
     ]
-    page = write_report(
-        work / "report.html", "Evaluation of qanchor", notes=notes, tables=tables, pictures=drawn
-    )
-    say(f"report: {page.relative_to(root)}")
-    return tables
 
 
 def _add_engines(

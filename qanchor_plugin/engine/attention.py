@@ -153,23 +153,29 @@ def _joined(
 
 
 class MaskedPrefill:
-    """All users in one causal call over padded rows; all that is not attention stays without padding."""
+    """All users in one causal call over padded rows; all that is not attention stays without padding.
+
+    Tokens' places are looked up once, by number: an index of booleans would make the host wait for the device
+    at each use.
+    """
 
     def __init__(self, valid_BL: Tensor) -> None:
-        self.valid_BL = valid_BL
+        self.shape = valid_BL.shape
+        self.user_N, self.place_N = valid_BL.nonzero(as_tuple=True)
 
     def store(self, key_NJD: Tensor, value_NJD: Tensor, past: Past) -> None:
         for flat, whole in zip((key_NJD, value_NJD), past, strict=True):
-            whole.transpose(1, 2)[self.valid_BL] = flat.to(whole.dtype)
+            whole.transpose(1, 2)[self.user_N, self.place_N] = flat.to(whole.dtype)
 
     def attend(self, query_NHD: Tensor, key_NJD: Tensor, value_NJD: Tensor, scaling: float) -> Tensor:
         query, key, value = (self._padded(one) for one in (query_NHD, key_NJD, value_NJD))
-        return _together(query, key.transpose(1, 2), value.transpose(1, 2), None, scaling)[self.valid_BL]
+        attended = _together(query, key.transpose(1, 2), value.transpose(1, 2), None, scaling)
+        return attended[self.user_N, self.place_N]
 
     def _padded(self, flat_NXD: Tensor) -> Tensor:
         """(B, L, ..., D): what is padded stands after every real token, which so never sees it."""
-        whole = flat_NXD.new_zeros(*self.valid_BL.shape, *flat_NXD.shape[1:])
-        whole[self.valid_BL] = flat_NXD
+        whole = flat_NXD.new_zeros(*self.shape, *flat_NXD.shape[1:])
+        whole[self.user_N, self.place_N] = flat_NXD
         return whole
 
 

@@ -50,7 +50,7 @@ def embedding_maps(path: Path, panels: Sequence[Panel], *, method: str, positive
         raise InputDataError(
             f"{len(panels)} panels by method {method!r}; give one panel at least, and pca or tsne."
         )
-    figure, axes = _canvas(len(panels), width=3.6 * len(panels) + 0.3, height=3.8)
+    figure, axes = _canvas(len(panels), width=3.6 * len(panels) + 0.3, height=4.1)
     for axis, panel in zip(axes, panels, strict=True):
         places, names = _pca(panel.vectors) if method == "pca" else _tsne(panel.vectors)
         for chosen, colour, size in ((~panel.labels, NEGATIVE, 5), (panel.labels, POSITIVE, 9)):
@@ -58,7 +58,7 @@ def embedding_maps(path: Path, panels: Sequence[Panel], *, method: str, positive
             label = f"{name} ({int(chosen.sum()):,})"
             axis.scatter(*places[chosen].T, s=size, c=colour, label=label, linewidths=0, alpha=0.8)
         axis.set(title=panel.title, xlabel=names[0], ylabel=names[1])
-        axis.legend(loc="upper right", fontsize=7, framealpha=0.85)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=7, frameon=False)
     return _saved(figure, path)
 
 

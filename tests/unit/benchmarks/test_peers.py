@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.marginal import flops, suffix_to_prefill
-from benchmarks.peers.__main__ import _by_prefix, _figure, _row
+from benchmarks.peers.__main__ import Measured, _figure, _row, _times
 from benchmarks.peers.workload import ALIKE_TOKENS, QUERY_TOKENS, USER_EMB, drawn, measure
 from benchmarks.world.declarations import QUERIES
 from feast_repo.evaluation.questions import right_queries
@@ -98,16 +98,24 @@ def test_ratios_are_times_of_the_peer_over_the_engines():
     assert (row.value, row.baseline, row.ratio) == (15.0, 30.0, 2.0)
     assert row.note == "median 25% slower than the fastest"
     assert row.table == "peers-batch-10"
-    longer = {(key[0], 700, *key[2:]): took for key, took in seconds.items()}
-    key = (key[0], 700, *key[2:])
-    assert _row(key, longer[key], 6, longer).table == "peers-batch-10-700"
-    cell = _by_prefix(key, longer)
-    assert (cell.value, cell.row, cell.column) == (
-        2.0,
-        "vllm, float32, batch of users, 10 queries each",
-        "700",
-    )
+    others = {("bfloat16", 700, *one[2:]): took for one, took in seconds.items()}
+    key = ("bfloat16", 700, *key[2:])
+    assert _row(key, others[key], 6, others).table == "peers-batch-10-bfloat16-700"
+    cell = _times(key, others)
+    assert (cell.table, cell.value) == ("peers-times-bfloat16-700", 2.0)
+    assert (cell.row, cell.column) == ("batch of users, 10 queries each", "vllm")
     assert _figure(("float32", 256, "more", 10, "vllm"), [0.5], 1) == 500.0
+
+
+def test_a_peer_that_is_left_out_of_a_dtype_is_said_in_its_tables_and_stays_in_the_others():
+    found = Measured(left_out={("bfloat16", "llama.cpp"): "failed with 1; see the log"})
+    for dtype in ("float32", "bfloat16"):
+        found.seconds[dtype, 256, "more", 10, "qanchor"] = [1.0]
+        found.users[dtype, 256, "more", 10, "qanchor"] = 1
+    (said,) = [one for one in found.rows() if one.value is None]
+    assert said.table == "peers-more-10-bfloat16"
+    assert said.row.startswith("llama.cpp, bfloat16")
+    assert said.note == "left out: failed with 1; see the log"
 
 
 def test_flops_are_those_of_the_reference():
