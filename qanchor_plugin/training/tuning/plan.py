@@ -20,9 +20,9 @@ class TunePlan:
         temperature: tau of the prototype loss.
         averaging: the result is an exponential average of the steps with this decay; 0 takes the last.
         noise: standard deviation that the tokens start apart by.
-        held_out: share of the rows (by class) that no step sees; the best average on them is kept where it
-            beats the start by more than a standard error, and else the start. 0: the last is kept.
-        evaluate_every: steps between two looks at the held-out rows.
+        held_out: share of the users (by class) whose rows no step sees; the best average on them is kept
+            where it beats the start by more than a standard error, and else the start. 0: the last is kept.
+        evaluate_every: steps between two looks at the held-out users.
         patience: looks without a better one before the tuning stops.
         seed: of everything that is drawn.
         max_cache_bytes: read users are kept in memory up to this; above it each batch is read anew.

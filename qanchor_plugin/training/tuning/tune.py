@@ -17,11 +17,12 @@ from qanchor_plugin.engine import QueryAnchorEngine, SoftPrompt
 from qanchor_plugin.engine.prefix import Prefix
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.losses import prototype_loss
+from qanchor_plugin.training.tuning.held_out import Int64, clearly_lower, split_rows, user_numbers
 from qanchor_plugin.training.tuning.plan import TunePlan
 from qanchor_plugin.training.tuning.read_users import ReadUsers
 
 MIN_OF_A_CLASS = 5
-"""Rows that every class needs: one a fold of the usual five, and one to hold out."""
+"""Users that every class needs: one a fold of the usual five, and one to hold out."""
 SCORED_TOGETHER = 64
 FIT_ITERATIONS = 100
 
@@ -39,8 +40,8 @@ class TunedPrompt:
         losses: of each step's batch.
         held_out_losses: (step, loss of the averaged tokens on the held-out rows), the start (step 0) first.
         best_step: the one whose average was kept: the start (0), unless the held-out rows' loss falls from it
-            by more than the standard error of that fall (paired by row).
-        num_rows, num_held_out: rows that steps saw, and rows that they did not.
+            by more than the standard error of that fall (paired by user).
+        num_rows, num_held_out: rows that steps saw, and rows, of other users, that they did not.
     """
 
     soft_prompt: SoftPrompt
@@ -67,14 +68,14 @@ def tune(
     Args:
         engine: its modules stay frozen.
         query: the scenario's.
-        prefixes: N, from the engine's ``build_prefixes``.
+        prefixes: N, from the engine's ``build_prefixes``; a user may stand at several cutoffs.
         cutoffs: N, microseconds since 1970 UTC.
         labels: N, classes 0 to K - 1.
         plan: None takes the defaults.
         progress: told of every step.
 
     Raises:
-        InputDataError: lengths differ, one class only, or a class with fewer than 5 rows.
+        InputDataError: lengths differ, one class only, or a class with fewer than 5 users.
         EngineError: the query does not fit, or the engine is in training.
     """
     everyone = np.arange(len(prefixes))
@@ -104,9 +105,9 @@ def tune_each(
     """
     plan = plan or TunePlan()
     _refuse_lengths(prefixes, cutoffs, labels)
-    classes = np.asarray(labels, np.int64)
+    classes, names = np.asarray(labels, np.int64), user_numbers([one.user for one in prefixes])
     for rows in subsets:
-        _refuse_few(classes[rows])
+        _refuse_few(classes[rows], names[rows])
     users = ReadUsers(
         engine.modules,
         prefixes,
@@ -116,10 +117,11 @@ def tune_each(
         max_bytes=plan.max_cache_bytes,
     )
     for rows in subsets:
-        seen, held = (rows[places] for places in split_rows(classes[rows], plan.held_out, seed=plan.seed))
+        parts = split_rows(classes[rows], names[rows], plan.held_out, seed=plan.seed)
+        seen, held = (rows[places] for places in parts)
         search = _Search(users, torch.from_numpy(classes).to(engine.device), plan)
         search.begin(seen)
-        losses, held_losses = search.run(seen, held, progress)
+        losses, held_losses = search.run(seen, held, names[held], progress)
         yield TunedPrompt(
             soft_prompt=SoftPrompt(tokens=search.best.tokens(), engine_digest=engine.digest),
             prototypes=search.best.prototypes_KD.cpu().numpy(),
@@ -131,20 +133,6 @@ def tune_each(
         )
 
 
-def split_rows(
-    classes: npt.NDArray[np.int64], share: float, *, seed: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """(rows that steps see, rows held out), each ascending: ``share`` of every class, rounded."""
-    random = np.random.default_rng(seed)
-    held: list[int] = []
-    for one in np.unique(classes):
-        members = np.flatnonzero(classes == one)
-        held += random.permutation(members)[: round(share * len(members))].tolist()
-    mask = np.zeros(len(classes), bool)
-    mask[held] = True
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
-
-
 def _refuse_lengths(prefixes: Sequence[Prefix], cutoffs: Sequence[int], labels: Sequence[int] | Any) -> None:
     if not len(prefixes) == len(cutoffs) == len(labels):
         raise InputDataError(
@@ -153,13 +141,14 @@ def _refuse_lengths(prefixes: Sequence[Prefix], cutoffs: Sequence[int], labels: 
         )
 
 
-def _refuse_few(classes: npt.NDArray[np.int64]) -> None:
-    counts = np.bincount(classes) if len(classes) and classes.min() >= 0 else np.zeros(0, np.int64)
+def _refuse_few(classes: Int64, users: Int64) -> None:
+    distinct = np.unique(np.stack([classes, users]), axis=1)[0]
+    counts = np.bincount(distinct) if len(distinct) and distinct.min() >= 0 else np.zeros(0, np.int64)
     if len(counts) < 2 or counts.min() < MIN_OF_A_CLASS:
-        told = {int(one): int((classes == one).sum()) for one in np.unique(classes)}
+        told = {int(one): int((distinct == one).sum()) for one in np.unique(distinct)}
         raise InputDataError(
-            f"rows of each class are {told}; classes are 0, 1, ..., two at least, with {MIN_OF_A_CLASS} rows "
-            "each. Label more users, of every class."
+            f"users of each class are {told}; classes are 0, 1, ..., two at least, with {MIN_OF_A_CLASS} "
+            "users each. Label more users, of every class."
         )
 
 
@@ -196,13 +185,6 @@ def fitted_prototypes(embedded_ND: Tensor, classes_N: Tensor, means_KD: Tensor, 
     return prototypes.detach()
 
 
-def clearly_lower(losses_M: Tensor, start_M: Tensor) -> bool:
-    """The mean of the rows' losses is below the start's by more than the standard error of the paired
-    difference (the one-standard-error rule: Breiman et al. 1984, §3.4.3); never with fewer than two rows."""
-    fall_M = start_M.double() - losses_M.double()
-    return len(fall_M) > 1 and float(fall_M.mean()) > float(fall_M.std()) / len(fall_M) ** 0.5
-
-
 class _Search:
     """The optimisation: tokens and prototypes, their averages, and the best of these so far."""
 
@@ -227,7 +209,11 @@ class _Search:
         self.optimiser = torch.optim.AdamW(self.parameters, weight_decay=0.0, betas=(0.9, 0.99))
 
     def run(
-        self, seen: npt.NDArray[np.intp], held: npt.NDArray[np.intp], progress: Progress | None
+        self,
+        seen: npt.NDArray[np.intp],
+        held: npt.NDArray[np.intp],
+        held_users: Int64,
+        progress: Progress | None,
     ) -> tuple[list[float], list[tuple[int, float]]]:
         """Losses of the steps, and of the held-out rows; ``best`` is what is to be kept."""
         losses: list[float] = []
@@ -250,7 +236,7 @@ class _Search:
                 break
         if not len(held):
             self.best = self._average(len(losses), held)
-        elif not clearly_lower(self.best.held_losses_M, start.held_losses_M):
+        elif not clearly_lower(self.best.held_losses_M, start.held_losses_M, held_users):
             self.best = start
         return losses, held_losses
 

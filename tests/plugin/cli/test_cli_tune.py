@@ -16,15 +16,15 @@ from qanchor_plugin.cli.tune import tune
 from qanchor_plugin.engine import SoftPrompt
 from qanchor_plugin.errors import DeclarationError, InputDataError
 from qanchor_plugin.feast_ext.engine_facts import engine_facts, soft_prompt_facts
-from tests.shop import PROFILE, at, demo_engine, shop_lake, user
+from tests.shop import EVENTS, PROFILE, at, demo_engine, shop_lake, user
 
 from .conftest import write_repo
 
 HEADING = "household_id,event_timestamp,bought\n"
+HOUSEHOLDS = range(11, 21)
+"""They did what household 1 (the odd ones) or 2 did."""
 ROWS = "".join(
-    f"{household},2017-12-{day}T12:00:00Z,{int(household == 1)}\n"
-    for day in range(16, 26)
-    for household in (1, 2)
+    f"{household},2017-12-{day}T12:00:00Z,{household % 2}\n" for day in (16, 25) for household in HOUSEHOLDS
 )
 Tune = Callable[..., dict[str, Any]]
 
@@ -34,7 +34,9 @@ def own_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repo with its lake; nothing is registered, and nothing need be."""
     folder = tmp_path_factory.mktemp("tune") / "shop"
     write_repo(folder)
-    shop_lake(folder / "lake", demo_engine())
+    lake = shop_lake(folder / "lake", demo_engine())
+    for household in HOUSEHOLDS:
+        lake.add_events(household, EVENTS[1 if household % 2 else 2])
     return folder
 
 
@@ -125,8 +127,8 @@ def test_what_is_left_out_is_counted_and_said(run: Tune) -> None:
 
 
 def test_more_labels_than_max_rows_are_sampled(run: Tune) -> None:
-    found = run(HEADING + ROWS, "--max-rows", "16")
-    assert (found["rows"]["given"], found["rows"]["used"]) == (20, 16)
+    found = run(HEADING + ROWS, "--max-rows", "18")
+    assert (found["rows"]["given"], found["rows"]["used"]) == (20, 18)
 
 
 REFUSED = {
@@ -137,7 +139,7 @@ REFUSED = {
     ),
     "a user twice": (ROWS + ROWS.splitlines(keepends=True)[0], "a second time at the same instant"),
     "after the clock": (ROWS + "1,2019-01-01,1\n", r"1 rows have an instant after the store's clock"),
-    "fewer rows than folds": ("".join(ROWS.splitlines(keepends=True)[:8]), r"with 5 rows each"),
+    "fewer users than folds": ("".join(ROWS.splitlines(keepends=True)[:8]), r"with 5 users each"),
     "a key of another type": (ROWS + "x,2017-12-20,1\n", r"the value is not of type INT64"),
 }
 

@@ -10,7 +10,7 @@ from qanchor_plugin.engine import SoftPrompt
 from qanchor_plugin.errors import EngineError, InputDataError
 from qanchor_plugin.training.tuning import TunePlan, tune, tune_each
 from qanchor_plugin.training.tuning.read_users import ReadUsers
-from qanchor_plugin.training.tuning.tune import clearly_lower, fitted_prototypes, split_rows
+from qanchor_plugin.training.tuning.tune import fitted_prototypes
 from tests.unit.engine.conftest import DAY, TODAY
 
 QUERY = "Will this user visit again?"
@@ -148,15 +148,6 @@ def test_the_start_is_kept_where_labels_say_nothing(demo, prefixes, labels):
     assert found.soft_prompt.tokens.tobytes() == still.soft_prompt.tokens.tobytes()
 
 
-def test_lower_by_more_than_a_standard_error():
-    """Falls of 1, 0 and 2: mean 1, standard deviation 1, standard error 1 / sqrt(3) = .577."""
-    start = torch.tensor([3.0, 3.0, 3.0])
-    assert clearly_lower(torch.tensor([2.0, 3.0, 1.0]), start)
-    # 1, -1 and 2: mean .667, standard deviation 1.528, standard error .882.
-    assert not clearly_lower(torch.tensor([2.0, 4.0, 1.0]), start)
-    assert not clearly_lower(torch.tensor([1.0]), start[:1])  # one row has no standard error
-
-
 def test_prototypes_start_where_the_embeddings_are_told_apart():
     """Two users on each axis: by symmetry p0 - p1 = d (1, -1), and the objective is log(1 + exp(-d / tau)) +
     decay d^2. At tau 1 and decay 0.1 it is least where 1 / (1 + exp(d)) = 0.2 d: d = 1.1775."""
@@ -164,12 +155,6 @@ def test_prototypes_start_where_the_embeddings_are_told_apart():
     plan = TunePlan(temperature=1.0, prototype_decay=0.1)
     found = fitted_prototypes(users, classes, torch.eye(2), plan)
     np.testing.assert_allclose((found[0] - found[1]).numpy(), [1.1775, -1.1775], atol=1e-3)
-
-
-def test_rows_are_held_out_by_class():
-    seen, held = split_rows(np.array([0] * 20 + [1] * 10), 0.1, seed=0)
-    assert ((held < 20).sum(), (held >= 20).sum()) == (2, 1)
-    assert sorted([*seen, *held]) == list(range(30))
 
 
 def test_a_tuning_of_some_rows_sees_no_other_row(demo, prefixes, labels):
@@ -192,13 +177,18 @@ def test_three_classes_have_three_prototypes(demo, prefixes):
 
 class TestBadInput:
     def test_one_class_only(self, demo, prefixes):
-        with pytest.raises(InputDataError, match=r"rows of each class are \{1: 32\}"):
+        with pytest.raises(InputDataError, match=r"users of each class are \{1: 32\}"):
             tune(demo, QUERY, prefixes, CUTOFFS, np.ones(NUM, int), PLAN)
 
-    def test_fewer_rows_than_folds(self, demo, prefixes):
+    def test_fewer_users_than_folds(self, demo, prefixes):
         classes = (np.arange(NUM) < 4).astype(int)
-        with pytest.raises(InputDataError, match=r"\{0: 28, 1: 4\}.*with 5 rows each"):
+        with pytest.raises(InputDataError, match=r"\{0: 28, 1: 4\}.*with 5 users each"):
             tune(demo, QUERY, prefixes, CUTOFFS, classes, PLAN)
+
+    def test_many_instants_of_few_users(self, demo, prefixes):
+        rows = [n % 4 for n in range(NUM)]
+        with pytest.raises(InputDataError, match=r"\{0: 2, 1: 2\}.*Label more users"):
+            tune(demo, QUERY, [prefixes[n] for n in rows], CUTOFFS, np.array(rows) % 2, PLAN)
 
     def test_lengths_that_differ(self, demo, prefixes):
         with pytest.raises(InputDataError, match="32 prefixes, 31 cutoffs and 2 labels"):
