@@ -11,13 +11,14 @@ from feast_repo.evaluation.questions import NUM_PARAPHRASES, by_kind, questions,
 from feast_repo.evaluation.vectors import Reader
 from qanchor_plugin.engine import QueryAnchorEngine
 from qanchor_plugin.evaluation.baselines import (
+    NUM_CATEGORIES,
     Baseline,
     hand_made_baselines,
     text_baselines,
     vectors_baseline,
 )
 from qanchor_plugin.evaluation.comparison import Comparison
-from qanchor_plugin.evaluation.counts import count_features, matrix
+from qanchor_plugin.evaluation.counts import category_features, count_features, matrix
 from qanchor_plugin.evaluation.encoded_texts import remembered
 from qanchor_plugin.evaluation.journey import Journey, read_journey
 from qanchor_plugin.evaluation.runs import ProbeRuns
@@ -26,6 +27,7 @@ from qanchor_plugin.evaluation.text_baselines import minilm
 
 COLES = "CoLES 128-d, LR"
 RIGHT, WRONG, FIXED, REWORDED, WITH_COUNTS = "right", "wrong", "fixed", "reworded", "right and counts"
+WITH_ALL_COUNTS = f"right, counts and {NUM_CATEGORIES} categories"
 
 
 @dataclass(kw_only=True)
@@ -78,6 +80,14 @@ class Study:
         """Embeddings as served."""
         return Reader(root=self.root, work=self.work, cut=self.cut, households=self.tasks.households)
 
+    @cached_property
+    def counts(self) -> dict[str, np.ndarray]:
+        """What stands beside an embedding, (n, d) by the name of both together."""
+        asked = (self.journey, self.cut, self.tasks.households)
+        counts = matrix(count_features(*asked))
+        categories = matrix(category_features(*asked, num_categories=NUM_CATEGORIES))
+        return {WITH_COUNTS: counts, WITH_ALL_COUNTS: np.hstack([counts, categories])}
+
     @property
     def date(self) -> str:
         """The cut's day."""
@@ -114,9 +124,9 @@ class Study:
         kinds = {RIGHT: vectors} if right_only else by_kind(vectors)
         models = {f"{name}, {kind}": Baseline(features=features) for kind, features in kinds.items()}
         if not right_only:
-            counts = matrix(count_features(self.journey, self.cut, self.tasks.households))
-            both = {task: np.hstack([counts, one]) for task, one in kinds[RIGHT].items()}
-            models[f"{name}, {WITH_COUNTS}"] = Baseline(features=both)
+            for kind, beside in self.counts.items():
+                both = {task: np.hstack([beside, one]) for task, one in kinds[RIGHT].items()}
+                models[f"{name}, {kind}"] = Baseline(features=both)
         self.runs.add(models)
         if not right_only:
             wordings = [f"{name}, wording {number}" for number in range(1, NUM_PARAPHRASES + 1)]

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from feast_repo.evaluation.questions import NUM_PARAPHRASES
-from feast_repo.evaluation.study import FIXED, REWORDED, RIGHT, WITH_COUNTS, WRONG, Study
+from feast_repo.evaluation.study import (
+    FIXED,
+    REWORDED,
+    RIGHT,
+    WITH_ALL_COUNTS,
+    WITH_COUNTS,
+    WRONG,
+    Study,
+)
 from qanchor_plugin.evaluation.report.tables import Cell, Model, Table, differences, scores
 
 UNTRAINED, SHIPPED = "untrained", "shipped demo"
@@ -92,6 +100,8 @@ def _gains(study: Study, baselines: Sequence[str], engines: Engines, command: st
         pairs[f"{ours.name} - untrained"] = (ours, engines.untrained(RIGHT))
     if own in baselines:
         pairs[f"{both.name} - {own}"] = (both, Model.one(own))
+    everything = engines.model(WITH_ALL_COUNTS)
+    pairs[f"{everything.name} - {ours.name}"] = (everything, ours)
     title = f"AUC gained, paired over the same households, {study.date}"
     return differences(study.found, pairs, name="quality-gains", title=title, command=command)
 

@@ -16,6 +16,8 @@ from qanchor_plugin.evaluation.tasks import Cut
 from qanchor_plugin.evaluation.text_baselines import Encode, mean_event_vectors, profile_vectors
 
 Matrix = npt.NDArray[np.floating]
+NUM_CATEGORIES = 178
+"""The most category counts that a baseline has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ def hand_made_baselines(journey: Journey, cut: Cut, households: npt.NDArray[np.i
     counts = matrix(count_features(journey, cut, households))
     with_100, with_178 = (
         np.hstack([counts, matrix(category_features(journey, cut, households, num_categories=most))])
-        for most in (100, 178)
+        for most in (100, NUM_CATEGORIES)
     )
     own = own_features(journey, cut, households)
     return {

@@ -15,7 +15,15 @@ from feast_repo.evaluation.paraphrases import FIXED_QUERY, PARAPHRASES
 from feast_repo.evaluation.questions import by_kind, questions, right_queries, wrong_task
 from feast_repo.evaluation.results import keep_tables
 from feast_repo.evaluation.story import _add_engines
-from feast_repo.evaluation.study import FIXED, REWORDED, RIGHT, WITH_COUNTS, WRONG, Study
+from feast_repo.evaluation.study import (
+    FIXED,
+    REWORDED,
+    RIGHT,
+    WITH_ALL_COUNTS,
+    WITH_COUNTS,
+    WRONG,
+    Study,
+)
 from feast_repo.evaluation.tables import SHIPPED, UNTRAINED, Engines, named_for, readme_tables
 from feast_repo.evaluation.training import Trainings, keep_share, linked_lake, user_number
 from feast_repo.evaluation.tuned import fold_ranks
@@ -56,7 +64,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     made.tasks = TaskTable(households=np.arange(90), labels=LABELS)
     made.found = Comparison(LABELS, repeats=(0,))
     for name in ("untrained", "trained, seed 0", "trained, seed 1"):
-        for kind in (RIGHT, WRONG, FIXED, REWORDED, WITH_COUNTS):
+        for kind in (RIGHT, WRONG, FIXED, REWORDED, WITH_COUNTS, WITH_ALL_COUNTS):
             strength = {RIGHT: 2.0, WITH_COUNTS: 3.0}.get(kind, 0.5)
             made.found.add_ranks(f"{name}, {kind}", _ranks(strength))
     made.found.add_ranks("counts, LR", _ranks(1.0))
@@ -88,7 +96,10 @@ def test_the_readmes_tables(study: Study) -> None:
     seeds = [cells[-1].value for _, cells in tables["quality-seeds"].rows]
     assert trained.value == pytest.approx(np.mean(seeds))
     gains = dict(tables["quality-gains"].rows)
-    assert list(gains) == ["trained engine, right - counts, LR", "trained engine, right - untrained"]
+    everything = "trained engine, right, counts and 178 categories - trained engine, right"
+    assert list(gains) == [
+        "trained engine, right - counts, LR", "trained engine, right - untrained", everything,
+    ]  # fmt: skip
     assert gains["trained engine, right - counts, LR"][-1].value == pytest.approx(
         trained.value - auc["counts, LR"][-1].value
     )
@@ -100,7 +111,10 @@ def test_the_readmes_tables(study: Study) -> None:
 def test_without_a_training_the_untrained_engine_stands_alone(study: Study) -> None:
     tables = readme_tables(study, ["counts, LR"], Engines(seeds=()), "c")
     assert "quality-seeds" not in {table.name for table in tables}
-    assert [name for name, _ in tables[2].rows] == ["untrained engine, right - counts, LR"]
+    assert [name for name, _ in tables[2].rows] == [
+        "untrained engine, right - counts, LR",
+        "untrained engine, right, counts and 178 categories - untrained engine, right",
+    ]
 
 
 def test_tables_become_results_and_results_a_grid(study: Study, tmp_path: Path, monkeypatch) -> None:
