@@ -17,6 +17,8 @@ import pandas as pd
 from qanchor_plugin.evaluation.journey import Journey, read_journey
 
 PACKAGE = "pytorch-lifestream==0.7.0"
+ENVIRONMENT = Path("build/coles_environment")
+NUM_EPOCHS = 20
 NUM_CATEGORIES = 200
 
 
@@ -66,24 +68,49 @@ def _codes(values: pd.Series) -> np.ndarray:
     return names.map(code).fillna(1).to_numpy(np.int64)
 
 
+def make_vectors(
+    journey: Journey,
+    cut: pd.Timestamp,
+    output: Path,
+    *,
+    environment: Path = ENVIRONMENT,
+    epochs: int = NUM_EPOCHS,
+    seed: int = 0,
+) -> None:
+    """``output`` holds household_id (N,) and vectors (N, 128) float32, trained before the cut, or is absent.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: the environment or the training failed, and printed why.
+    """
+    python = environment_python(environment)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        events, half = Path(folder) / "events.npz", Path(folder) / "vectors.npz"
+        np.savez(events, allow_pickle=False, **journey_events(journey, cut))
+        train = Path(__file__).with_name("train.py")
+        options = ["--epochs", str(epochs), "--seed", str(seed)]
+        subprocess.run([str(python), str(train), str(events), str(half), *options], check=True)
+        half.replace(output)
+
+
 def main() -> None:
     """Write the vectors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--cut", required=True, type=pd.Timestamp)
     parser.add_argument("--output", required=True, type=Path)
-    parser.add_argument("--environment", type=Path, default=Path("build/coles_environment"))
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--environment", type=Path, default=ENVIRONMENT)
+    parser.add_argument("--epochs", type=int, default=NUM_EPOCHS)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    python = environment_python(given.environment)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        events = Path(folder) / "events.npz"
-        np.savez(events, allow_pickle=False, **journey_events(read_journey(given.data), given.cut))
-        train = Path(__file__).with_name("train.py")
-        options = ["--epochs", str(given.epochs), "--seed", str(given.seed)]
-        subprocess.run([str(python), str(train), str(events), str(given.output), *options], check=True)
+    make_vectors(
+        read_journey(given.data),
+        given.cut,
+        given.output,
+        environment=given.environment,
+        epochs=given.epochs,
+        seed=given.seed,
+    )
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--no-texts", action="store_true", help="leave the MiniLM baselines out")
     parser.add_argument(
+        "--no-coles", action="store_true", help="leave CoLES out, which wants an environment of its own"
+    )
+    parser.add_argument(
         "--households", type=int, help="only the first so many, to try things; keeps no results"
     )
     options = parser.parse_args(given)

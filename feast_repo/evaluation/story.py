@@ -34,7 +34,7 @@ def evaluate(root: Path, options: argparse.Namespace, say: Callable[[str], None]
     study = Study(root=root, work=work, cut=cut, num_households=options.households, say=say)
     trainings = Trainings(root=root, cut=cut, say=say)
     command = as_run("python -m feast_repo.evaluation")
-    baselines = study.add_baselines(texts=not options.no_texts)
+    baselines = study.add_baselines(texts=not options.no_texts, coles=not options.no_coles)
     folders, vectors = _add_engines(study, trainings, options.seeds)
     seeds = tuple(f"trained, seed {seed}" for seed in options.seeds)
     tables = readme_tables(study, baselines, Engines(seeds=seeds, shipped=SHIPPED in vectors), command)

@@ -1,5 +1,6 @@
 """Models of the Journey side by side at one cut: baselines and engines, each probed on the same folds."""
 
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.coles.run import make_vectors
 from feast_repo.evaluation.questions import NUM_PARAPHRASES, by_kind, questions, right_queries
 from feast_repo.evaluation.vectors import Reader
 from qanchor_plugin.engine import QueryAnchorEngine
@@ -93,19 +95,33 @@ class Study:
         """The cut's day."""
         return f"{self.cut.at:%Y-%m-%d}"
 
-    def add_baselines(self, *, texts: bool = True) -> list[str]:
-        """Every baseline's name; one that cannot be had stands in ``skipped`` with the reason."""
+    def add_baselines(self, *, texts: bool = True, coles: bool = True) -> list[str]:
+        """Every baseline's name; one that is left out or fails stands in ``skipped`` with what makes it."""
         models = hand_made_baselines(self.journey, self.cut, self.tasks.households)
         if texts:
             encode = remembered(minilm, self.work / "texts" / "all-MiniLM-L6-v2", say=self.say)
             models |= text_baselines(self.journey, self.cut, self.tasks.households, encode)
-        path = self.root / "build" / f"coles_{self.date}.npz"
-        if path.exists():
+        if coles and (path := self._coles()):
             models[COLES] = vectors_baseline(path, self.tasks.households)
         else:
             self.skipped[COLES] = f"not run: {coles_command(self.date)}"
         self.runs.add(models)
         return [*models, *self.skipped]
+
+    def _coles(self) -> Path | None:
+        """The file of CoLES vectors, made if it is not there; None, and said, where that failed."""
+        path = self.root / "build" / f"coles_{self.date}.npz"
+        if path.exists():
+            return path
+        self.say("CoLES: its own environment (build/coles_environment), then its training: 7 minutes, once")
+        try:
+            make_vectors(
+                self.journey, self.cut.at, path, environment=self.root / "build" / "coles_environment"
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.say(f"CoLES could not be made and is left out: {error}")
+            return None
+        return path
 
     def add_engine(self, name: str, engine: str, *, right_only: bool = False) -> Mapping[str, np.ndarray]:
         """The engine stands among the models, asked in every way: ``name, right`` and so on.

@@ -1,9 +1,12 @@
 """The Journey's evaluation: what is asked, which tables come out, how they become results."""
 
 import json
+import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -27,9 +30,12 @@ from feast_repo.evaluation.study import (
 from feast_repo.evaluation.tables import SHIPPED, UNTRAINED, Engines, named_for, readme_tables
 from feast_repo.evaluation.training import Trainings, keep_share, linked_lake, user_number
 from feast_repo.evaluation.tuned import fold_ranks
+from qanchor_plugin.evaluation.baselines import Baseline
 from qanchor_plugin.evaluation.comparison import Comparison
 from qanchor_plugin.evaluation.folds import fixed_folds
+from qanchor_plugin.evaluation.journey import Journey
 from qanchor_plugin.evaluation.report.tables import Figure, Table
+from qanchor_plugin.evaluation.runs import ProbeRuns
 from qanchor_plugin.evaluation.tasks import FINAL_CUT, SELECTION_CUT, TASKS, Cut, TaskTable
 
 RNG = np.random.default_rng(2)
@@ -210,3 +216,55 @@ def test_weights_trained_up_to_the_final_cut_are_not_scored_before_it(
     study = Study(root=tmp_path, work=tmp_path, cut=cut)
     folders, vectors = _add_engines(study, Trainings(root=tmp_path, cut=cut), [])
     assert list(folders) == list(vectors) == asked
+
+
+@pytest.fixture
+def two_households(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Study:
+    """A study of households 1 and 2 without hand-made baselines."""
+    monkeypatch.setattr("feast_repo.evaluation.study.hand_made_baselines", lambda *_: {})
+    study = Study(root=tmp_path, work=tmp_path, cut=FINAL_CUT)
+    study.journey = Journey(**{one.name: pd.DataFrame() for one in fields(Journey)})
+    study.tasks = TaskTable(households=np.array([1, 2]), labels={})
+    study.found = Comparison(LABELS, repeats=(0,))
+    return study
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> dict[str, Baseline]:
+    """What was to be probed."""
+    models: dict[str, Baseline] = {}
+    monkeypatch.setattr(ProbeRuns, "add", lambda self, more: models.update(more))
+    return models
+
+
+def test_coles_is_made_where_it_is_absent(
+    two_households: Study, added: dict[str, Baseline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(journey: object, cut: object, output: Path, *, environment: Path) -> None:
+        output.parent.mkdir()
+        np.savez(output, household_id=[2, 1, 3], vectors=np.eye(3, dtype=np.float32))
+
+    monkeypatch.setattr("feast_repo.evaluation.study.make_vectors", made)
+    assert two_households.add_baselines(texts=False) == [SKIPPED]
+    np.testing.assert_array_equal(added[SKIPPED].features, [[0, 1, 0], [1, 0, 0]])
+    assert two_households.skipped == {}
+
+
+def test_coles_that_fails_is_named_with_its_command_and_the_others_go_on(
+    two_households: Study, added: dict[str, Baseline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise subprocess.CalledProcessError(1, ["pip", "install"])
+
+    said: list[str] = []
+    two_households.say = said.append
+    monkeypatch.setattr("feast_repo.evaluation.study.make_vectors", no_network)
+    assert two_households.add_baselines(texts=False) == [SKIPPED]
+    assert added == {}
+    assert "--cut 2017-09-01" in two_households.skipped[SKIPPED]
+    assert "pip" in said[-1]
+
+
+def test_coles_can_be_left_out(two_households: Study, added: dict[str, Baseline]) -> None:
+    assert two_households.add_baselines(texts=False, coles=False) == list(two_households.skipped) == [SKIPPED]
+    assert added == {}
