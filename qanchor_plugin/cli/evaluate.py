@@ -37,13 +37,14 @@ class Evaluated:
         found: the models: one a scenario, ``activity alone``, and ``NAME, untrained``.
         scenarios: names.
         label: the label's column.
-        num_positive: users of the positive class.
+        num_labels, num_positive: rows that were judged, and those of the positive class.
         num_skipped: rows that were left out because nothing stood before their instant.
     """
 
     found: "Comparison"
     scenarios: tuple[str, ...]
     label: str
+    num_labels: int
     num_positive: int
     num_skipped: int
 
@@ -57,13 +58,18 @@ class Evaluated:
         row = {"model": name, "auc": auc.value, "auc_standard_error": auc.standard_error}
         row |= {"ks": ks.value, "ks_standard_error": ks.standard_error}
         row |= {"gain": gain.value, "gain_standard_error": gain.standard_error}
-        return row | {"num_users": auc.num_users, "num_positive": self.num_positive}
+        counts = {
+            "num_users": auc.num_users,
+            "num_labels": self.num_labels,
+            "num_positive": self.num_positive,
+        }
+        return row | counts
 
 
 def evaluate(
     scenario: Annotated[list[str], typer.Argument(help="Registered scenarios.")],
     labels: Annotated[
-        Path, typer.Option("--labels", metavar="FILE", help="One row a user: .csv or .parquet.")
+        Path, typer.Option("--labels", metavar="FILE", help="A row a user and instant: .csv or .parquet.")
     ],
     label_column: Annotated[str, typer.Option("--label-column", help="Column of 0 and 1.")],
     at_column: Annotated[
@@ -135,7 +141,7 @@ def measured(
         keys = [(one.join_key, one.value_type) for one in profile.entities]
         given = checked_labels(read_labels(file), keys=keys, label=label, at=at_column, num_folds=num_folds)
         answered, kept = _read(here, scenarios, given, skip_empty=skip_empty, num_folds=num_folds)
-        comparison = Comparison({label: kept.labels}, num_folds=num_folds)
+        comparison = Comparison({label: kept.labels}, users=kept.users, num_folds=num_folds)
         _add(comparison, answered, kept, scenarios)
         if untrained:
             _add_untrained(here, comparison, kept, chosen, profile)
@@ -143,6 +149,7 @@ def measured(
         found=comparison,
         scenarios=tuple(scenarios),
         label=label,
+        num_labels=len(kept.labels),
         num_positive=int(kept.labels.sum()),
         num_skipped=len(given.labels) - len(kept.labels),
     )
@@ -182,7 +189,7 @@ def _read(
         return found, given
     seen = (events.fillna(0) > 0).to_numpy()
     kept = Labelled(rows=given.rows[seen].reset_index(drop=True), labels=given.labels[seen])
-    check_classes(kept.labels, num_folds)
+    check_classes(kept, num_folds)
     return found[seen].reset_index(drop=True), kept
 
 
@@ -247,7 +254,7 @@ def _print(done: Evaluated, page: Path | None) -> None:
         table.add_row(row["model"], *cells, "" if row["model"] == ACTIVITY else gain)
     console.print(table)
     console.print(
-        f"label {done.label!r}: n = {rows[0]['num_users']:,}, {done.num_positive:,} positive; ± is one "
+        f"label {done.label!r}: n = {_told(done)}, {done.num_positive:,} positive; ± is one "
         "standard error over bootstrapped users, differences are paired",
         soft_wrap=True,
     )
@@ -255,6 +262,12 @@ def _print(done: Evaluated, page: Path | None) -> None:
         err().print(f"left out {done.num_skipped:,} labels before any behaviour of their user")
     if page is not None:
         console.print(f"wrote {page}", soft_wrap=True)
+
+
+def _told(done: Evaluated) -> str:
+    """How many were judged: users, and their labels where one has several."""
+    users = done.found.num_users
+    return f"{users:,}" if users == done.num_labels else f"{done.num_labels:,} labels of {users:,} users"
 
 
 def _write(done: Evaluated, page: Path, labels: Path) -> None:

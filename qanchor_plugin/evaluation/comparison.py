@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from qanchor_plugin.errors import InputDataError
 from qanchor_plugin.evaluation.bootstrap import bootstrap_metrics, bootstrap_weights, standard_error
-from qanchor_plugin.evaluation.folds import NUM_FOLDS, REPEATS, fixed_folds
+from qanchor_plugin.evaluation.folds import NUM_FOLDS, REPEATS, Users, fixed_folds
 from qanchor_plugin.evaluation.metrics import Float64
 from qanchor_plugin.evaluation.probe import Scorer, logistic_probe, out_of_fold_ranks
 
@@ -35,6 +35,7 @@ class Comparison:
         self,
         labels: Mapping[str, npt.NDArray[np.bool_]],
         *,
+        users: Users = None,
         seed: int = 0,
         repeats: tuple[int, ...] = REPEATS,
         num_folds: int = NUM_FOLDS,
@@ -42,7 +43,9 @@ class Comparison:
         """Folds and bootstraps are fixed here, once.
 
         Args:
-            labels: by task, (n,) bool, the same users in ascending order.
+            labels: by task, (n,) bool, the same rows, users ascending.
+            users: (n,) numbers 0 to U - 1 where a user has several rows (instants): folds keep users apart
+                and bootstraps draw users. None: a row a user.
             seed: of the bootstraps.
             repeats, num_folds: see :func:`..folds.fixed_folds`.
 
@@ -53,11 +56,14 @@ class Comparison:
             sizes = {task: len(one) for task, one in labels.items()}
             raise InputDataError(f"tasks have {sizes} labels; give one task or more, of the same users.")
         self.labels = {task: np.asarray(one, bool) for task, one in labels.items()}
-        self.num_users = len(next(iter(self.labels.values())))
+        self.users = users
+        people = np.arange(len(next(iter(self.labels.values())))) if users is None else users
+        self.num_users = int(people.max()) + 1
         self.folds = {
-            task: fixed_folds(one, repeats=repeats, num_folds=num_folds) for task, one in self.labels.items()
+            task: fixed_folds(one, users=users, repeats=repeats, num_folds=num_folds)
+            for task, one in self.labels.items()
         }
-        self._weights = bootstrap_weights(self.num_users, seed=seed)
+        self._weights = bootstrap_weights(self.num_users, seed=seed)[:, people]
         self._metrics: dict[str, dict[str, Float64]] = {}
 
     @property
@@ -76,7 +82,7 @@ class Comparison:
         metrics = {}
         for task, labels in self.labels.items():
             own = features[task] if isinstance(features, Mapping) else features
-            ranks = out_of_fold_ranks(own, labels, self.folds[task], scorer=scorer)
+            ranks = out_of_fold_ranks(own, labels, self.folds[task], scorer=scorer, users=self.users)
             metrics[task] = bootstrap_metrics(labels, ranks, self._weights)
         self._metrics[model] = metrics
 

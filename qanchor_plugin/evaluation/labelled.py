@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from qanchor_plugin.errors import InputDataError
+from qanchor_plugin.evaluation.folds import Users
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 MIN_OF_A_CLASS = 10
@@ -19,15 +20,21 @@ _INTEGERS = ("INT64", "INT32")
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """Users with a label at an instant, one row each.
+    """Users with a label at an instant, or at several.
 
     Attributes:
-        rows: join keys and the instant (UTC), in the order of the keys.
+        rows: join keys and the instant (UTC), in this order.
         labels: (n,) bool.
     """
 
     rows: pd.DataFrame
     labels: npt.NDArray[np.bool_]
+
+    @property
+    def users(self) -> Users:
+        """(n,) each row's user as a number from 0 on; None where every user has one row."""
+        numbers = _user_numbers(self.rows)
+        return None if len(numbers) == numbers.max(initial=-1) + 1 else numbers
 
 
 def read_labels(path: Path) -> pd.DataFrame:
@@ -62,8 +69,8 @@ def checked_labels(
         num_folds: of the cross-validation.
 
     Raises:
-        InputDataError: a column is absent, a value is null or no label, a user stands twice, or a class has
-            too few users.
+        InputDataError: a column is absent, a value is null or no label, a user stands twice at one instant,
+            or a class has too few users.
     """
     absent = [name for name in (*(key for key, _ in keys), label, at) if name not in frame.columns]
     if absent:
@@ -74,11 +81,11 @@ def checked_labels(
     rows = pd.DataFrame({key: _typed(frame[key], key, kind) for key, kind in keys})
     labels = _binary(frame[label], label)
     rows["event_timestamp"] = _instants(frame[at], at)
-    names = [key for key, _ in keys]
-    _once_each(rows, names, labels)
-    check_classes(labels, num_folds)
-    order = rows.sort_values(names, kind="stable").index
-    return Labelled(rows=rows.loc[order].reset_index(drop=True), labels=labels[order.to_numpy()])
+    _once_each(rows, labels)
+    order = rows.sort_values(rows.columns.tolist(), kind="stable").index
+    found = Labelled(rows=rows.loc[order].reset_index(drop=True), labels=labels[order.to_numpy()])
+    check_classes(found, num_folds)
+    return found
 
 
 def check_behaviour(rows: pd.DataFrame, num_events: "pd.Series[float]", name: str) -> None:
@@ -147,34 +154,46 @@ def _instants(column: "pd.Series", at: str) -> "pd.Series":
     return instants.reset_index(drop=True)
 
 
-def _once_each(rows: pd.DataFrame, keys: list[str], labels: npt.NDArray[np.bool_]) -> None:
-    again = rows.duplicated(keys, keep=False)
+def _once_each(rows: pd.DataFrame, labels: npt.NDArray[np.bool_]) -> None:
+    again = rows.duplicated(keep=False)
     if not again.any():
         return
-    first = rows[keys].loc[again.idxmax()]
-    same = (rows[keys] == first).all(axis=1).to_numpy()
-    instants = [one.isoformat() for one in rows["event_timestamp"][same]]
-    clash = "with both labels " if len(set(labels[same])) > 1 else ""
+    first = rows.loc[again.idxmax()]
+    same = (rows == first).all(axis=1).to_numpy()
+    clash = ", with both labels" if len(set(labels[same])) > 1 else ""
     raise InputDataError(
-        f"{int(again.sum())} rows name a user that stands more than once; the first, {first.to_dict()}, "
-        f"stands {clash}at {instants}. Folds keep users apart, so give each user one row (the newest "
-        "instant, say)."
+        f"{int(again.sum())} rows name a user that stands more than once at one instant; the first, "
+        f"{_shown(first)}, stands {int(same.sum())} times{clash}. Give one label a user and instant."
     )
 
 
-def check_classes(labels: npt.NDArray[np.bool_], num_folds: int) -> None:
-    positive, least = int(labels.sum()), max(MIN_OF_A_CLASS, num_folds)
+def check_classes(given: Labelled, num_folds: int) -> None:
+    """Nothing when both classes have users enough.
+
+    Raises:
+        InputDataError: one class only, or a class of too few users.
+    """
+    labels, least = given.labels, max(MIN_OF_A_CLASS, num_folds)
+    positive = int(labels.sum())
     if min(positive, len(labels) - positive) == 0:
         which = "1" if positive else "0"
         raise InputDataError(
             f"all {len(labels)} labels are {which}: there is one class only and nothing to tell apart. Add "
             "users of the other class, or look at the label's column."
         )
-    if min(positive, len(labels) - positive) < least:
+    numbers = _user_numbers(given.rows)
+    users = {one: len(np.unique(numbers[labels == one])) for one in (True, False)}
+    if min(users.values()) < least:
         raise InputDataError(
-            f"{positive} of {len(labels)} labels are positive; each class needs {least} users at least. "
-            "Label more users, or widen the window that labels look at."
+            f"{positive} of {len(labels)} labels are positive, of {users[True]} users; the others are of "
+            f"{users[False]}. Each class needs {least} users at least. Label more users, or widen the window "
+            "that labels look at."
         )
+
+
+def _user_numbers(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
+    keys = [name for name in rows.columns if name != "event_timestamp"]
+    return rows.groupby(keys).ngroup().to_numpy(np.int64)
 
 
 def _shown(row: "pd.Series") -> dict[str, str]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qanchor_plugin.errors import InputDataError
-from qanchor_plugin.evaluation.folds import Fold
+from qanchor_plugin.evaluation.folds import Fold, Users, splits
 from qanchor_plugin.evaluation.metrics import auc
 from qanchor_plugin.extras import require
 
@@ -18,24 +18,34 @@ MANY_ROWS = 5_000
 than L-BFGS, whose every step reads all rows again."""
 
 Float64 = npt.NDArray[np.float64]
-Scorer = Callable[[Float64, npt.NDArray[np.bool_], Float64], Float64]
-"""(training features, training labels, test features) -> test scores."""
+Scorer = Callable[..., Float64]
+"""(training features, training labels, test features) -> test scores; where a user has several rows it is
+given the training rows' users, too (``users=``)."""
 
 
-def logistic_probe(train: Float64, labels: npt.NDArray[np.bool_], test: Float64) -> Float64:
-    """Scores of ``test`` (n_test,) from a logistic regression whose C an inner 3-fold chose by AUC."""
-    selection = require("sklearn.model_selection", purpose="Evaluation")
-    inner = selection.StratifiedKFold(NUM_INNER_FOLDS, shuffle=True, random_state=0)
+def logistic_probe(
+    train: Float64, labels: npt.NDArray[np.bool_], test: Float64, users: Users = None
+) -> Float64:
+    """Scores of ``test`` (n_test,) from a logistic regression whose C an inner 3-fold chose by AUC.
+
+    Rows of one user (``users``, a number a row) are on one side of every inner fold: else the weakest
+    penalty, which knows users again, would look best.
+    """
     reached = np.zeros(len(C_GRID))
-    for fitted, held in inner.split(train, labels):
+    for fitted, held in splits(labels, NUM_INNER_FOLDS, seed=0, users=users):
         scores = _path(train[fitted], labels[fitted], train[held], C_GRID)
         reached += [auc(labels[held], one) for one in scores]
     best = C_GRID[int(np.argmax(reached))]
     return _path(train, labels, test, (best,))[0]
 
 
-def lightgbm_probe(train: Float64, labels: npt.NDArray[np.bool_], test: Float64) -> Float64:
-    """Scores of ``test`` (n_test,) from 150 small, strongly regularised trees (one thread, seeded)."""
+def lightgbm_probe(
+    train: Float64, labels: npt.NDArray[np.bool_], test: Float64, users: Users = None
+) -> Float64:
+    """Scores of ``test`` (n_test,) from 150 small, strongly regularised trees (one thread, seeded).
+
+    It chooses nothing, so ``users`` do not matter.
+    """
     lightgbm = require("lightgbm", purpose="The LightGBM baseline")
     model = lightgbm.train(
         {
@@ -65,13 +75,15 @@ def out_of_fold_ranks(
     folds: Sequence[Sequence[Fold]],
     *,
     scorer: Scorer = logistic_probe,
+    users: Users = None,
 ) -> Float64:
     """(R, n) out-of-fold scores, percentile-ranked within their fold (0 to 1], one row a repeat.
 
     Args:
         features: (n, d), finite.
         labels: (n,) bool.
-        folds: R repeats, each of whose test rows cover every user once.
+        folds: R repeats, each of whose test rows cover every row once.
+        users: (n,) the rows' users by number where one has several rows; the scorer is told.
 
     Raises:
         InputDataError: rows do not match, or a feature is not finite.
@@ -85,7 +97,8 @@ def out_of_fold_ranks(
     ranks = np.full((len(folds), len(labels)), np.nan)
     for repeat, repeat_folds in enumerate(folds):
         for train, test in repeat_folds:
-            scores = scorer(features[train], labels[train], features[test])
+            known = {} if users is None else {"users": users[train]}
+            scores = scorer(features[train], labels[train], features[test], **known)
             ranks[repeat, test] = _percentile_ranks(scores)
     return ranks
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from qanchor_plugin.evaluation.baselines import Baseline
 from qanchor_plugin.evaluation.comparison import Comparison
-from qanchor_plugin.evaluation.folds import Fold
+from qanchor_plugin.evaluation.folds import Fold, Users
 from qanchor_plugin.evaluation.metrics import Float64
 from qanchor_plugin.evaluation.probe import C_GRID, Scorer, out_of_fold_ranks
 from qanchor_plugin.extras import require
@@ -42,7 +42,7 @@ class ProbeRuns:
     """Adds models to a comparison, probing only what was not probed before.
 
     Args:
-        comparison: gets the ranks; its labels and folds are used.
+        comparison: gets the ranks; its labels, users and folds are used.
         folder: where ranks are remembered.
         processes: probes at a time; default: a core each.
         say: gets one line a model.
@@ -77,15 +77,15 @@ class ProbeRuns:
         for task, labels in self.comparison.labels.items():
             given = model.features[task] if isinstance(model.features, Mapping) else model.features
             features = np.ascontiguousarray(given, np.float64)
-            key = _digest(features, labels, self.comparison.folds[task], model.scorer)
+            key = _digest(features, labels, self.comparison.folds[task], model.scorer, self.comparison.users)
             yield _Job(model=name, task=task, features=features, path=self._folder / f"{key}.npy")
 
     def _probed(self, missing: Sequence[tuple[Scorer, _Job]]) -> Iterator[str]:
         """The name of a job's model, as each job is done."""
-        labels, folds = self.comparison.labels, self.comparison.folds
+        labels, folds, users = self.comparison.labels, self.comparison.folds, self.comparison.users
         if self._processes == 1 or len(missing) < 2:
             for scorer, job in missing:
-                _probe(job.path, job.features, labels[job.task], folds[job.task], scorer)
+                _probe(job.path, job.features, labels[job.task], folds[job.task], scorer, users)
                 yield job.model
             return
         with (
@@ -94,7 +94,7 @@ class ProbeRuns:
         ):
             running = {
                 pool.submit(
-                    _probe, job.path, job.features, labels[job.task], folds[job.task], scorer
+                    _probe, job.path, job.features, labels[job.task], folds[job.task], scorer, users
                 ): job.model
                 for scorer, job in missing
             }
@@ -109,11 +109,12 @@ def _probe(
     labels: npt.NDArray[np.bool_],
     folds: Sequence[Sequence[Fold]],
     scorer: Scorer,
+    users: Users,
 ) -> None:
     """The ranks stand in ``path``, whole or not at all."""
     limits = require("threadpoolctl", purpose="Evaluation").threadpool_limits
     with limits(1):
-        ranks = out_of_fold_ranks(features, labels, folds, scorer=scorer)
+        ranks = out_of_fold_ranks(features, labels, folds, scorer=scorer, users=users)
     half = path.with_suffix(f".{os.getpid()}.part")
     with half.open("wb") as file:
         np.save(file, ranks)
@@ -121,7 +122,11 @@ def _probe(
 
 
 def _digest(
-    features: Float64, labels: npt.NDArray[np.bool_], folds: Sequence[Sequence[Fold]], scorer: Scorer
+    features: Float64,
+    labels: npt.NDArray[np.bool_],
+    folds: Sequence[Sequence[Fold]],
+    scorer: Scorer,
+    users: Users,
 ) -> str:
     hasher = hashlib.blake2b(digest_size=16)
     name = getattr(scorer, "__qualname__", str(scorer))
@@ -131,6 +136,8 @@ def _digest(
     for repeat in folds:
         for _, test in repeat:
             hasher.update(np.asarray(test, np.int64).tobytes() + b";")
+    if users is not None:
+        hasher.update(users.tobytes())
     return hasher.hexdigest()
 
 

@@ -29,9 +29,13 @@ def _labels(folder: Path, **changes) -> str:
         (
             ("dairy_buyer",),
             {"bought": [1] * 4 + [0] * 26},
-            "4 of 30 labels are positive; each class needs 10",
+            "4 of 30 labels are positive, of 4 users; the others are of 26. Each class needs 10",
         ),
-        (("dairy_buyer",), {"household_id": 7}, "30 rows name a user that stands more than once"),
+        (
+            ("dairy_buyer",),
+            {"household_id": 7},
+            "30 rows name a user that stands more than once at one instant",
+        ),
         (("dairy_buyer",), {"event_timestamp": "soon"}, "holds what is no instant"),
         (("dairy_buyer", "--label-column", "churned"), {}, "no column ['churned']"),
         (("dairy_buyer", "--against", "everything"), {}, "accepted is 'untrained'"),

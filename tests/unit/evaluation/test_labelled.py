@@ -52,10 +52,16 @@ def test_keys_are_of_their_declared_type() -> None:
     [
         ({"bought": [1] * 24}, "all 24 labels are 1: there is one class only"),
         ({"bought": [0] * 24}, "all 24 labels are 0: there is one class only"),
-        ({"bought": [1] * 3 + [0] * 21}, "3 of 24 labels are positive; each class needs 10"),
+        (
+            {"bought": [1] * 3 + [0] * 21},
+            r"3 of 24 labels are positive, of 3 users; .* of 21. Each class needs 10",
+        ),
         ({"bought": [2] * 12 + [0] * 12}, r"holds \['2', '0'\] and 0 nulls; a label is 0 or 1"),
         ({"bought": [None] + [1] * 11 + [0] * 12}, "and 1 nulls"),
-        ({"household_id": [1, *range(23, 0, -1)]}, "2 rows name a user that stands more than once"),
+        (
+            {"household_id": [1, *range(23, 0, -1)]},
+            "2 rows name a user that stands more than once at one instant",
+        ),
         ({"household_id": [None, *range(23)]}, "has 1 nulls, the first in row 0"),
         ({"event_timestamp": ["soon"] * 24}, "holds what is no instant"),
         ({"event_timestamp": [None] * 24}, "has 24 nulls; a label without its instant leaks"),
@@ -67,16 +73,31 @@ def test_what_cannot_be_used_is_refused(changes: dict, told: str) -> None:
         _checked(FRAME.assign(**changes))
 
 
-def test_a_user_with_both_labels_is_told_of() -> None:
+def test_a_user_with_both_labels_at_one_instant_is_told_of() -> None:
     twice = pd.concat([FRAME, FRAME.iloc[:1].assign(bought=0)], ignore_index=True)
-    with pytest.raises(
-        InputDataError, match=r"\{'household_id': 24\}, stands with both labels at \['2017-06-01"
-    ):
+    with pytest.raises(InputDataError, match=r"'household_id': '24', .* stands 2 times, with both labels"):
         _checked(twice)
 
 
+def test_several_instants_of_a_user_are_rows_of_one_number() -> None:
+    later = FRAME.iloc[:2].assign(event_timestamp="2017-07-01T00:00:00Z", bought=0)
+    labelled = _checked(pd.concat([later, FRAME], ignore_index=True))
+    assert labelled.rows["household_id"].tolist() == [*range(1, 23), 23, 23, 24, 24]
+    assert labelled.rows["event_timestamp"].dt.month.tolist()[-4:] == [6, 7, 6, 7]
+    assert labelled.labels.tolist()[-4:] == [True, False, True, False]
+    assert labelled.users is not None
+    assert labelled.users.tolist() == [*range(22), 22, 22, 23, 23]
+    assert _checked(FRAME).users is None
+
+
+def test_many_instants_of_few_users_are_not_many_users() -> None:
+    months = [FRAME.iloc[8:16].assign(event_timestamp=f"2017-0{month}-01") for month in range(1, 9)]
+    with pytest.raises(InputDataError, match="32 of 64 labels are positive, of 4 users; the others are of 4"):
+        _checked(pd.concat(months, ignore_index=True))
+
+
 def test_more_folds_need_more_of_each_class() -> None:
-    with pytest.raises(InputDataError, match="each class needs 15 users"):
+    with pytest.raises(InputDataError, match="Each class needs 15 users"):
         _checked(FRAME, num_folds=15)
 
 

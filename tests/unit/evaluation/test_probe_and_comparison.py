@@ -33,6 +33,20 @@ def test_folds_are_the_stated_ones():
             assert (test == stated_test).all()
 
 
+def test_rows_of_a_user_are_in_one_fold():
+    users = np.arange(400) % 150
+    for repeat in fixed_folds(LABELS, users=users):
+        assert sorted(np.concatenate([test for _, test in repeat])) == list(range(400))
+        for train, test in repeat:
+            assert not set(users[train]) & set(users[test])
+            assert abs(LABELS[test].mean() - LABELS.mean()) < 0.1
+
+
+def test_labels_of_too_few_users_are_refused():
+    with pytest.raises(InputDataError, match="at least 5 users"):
+        fixed_folds(LABELS, users=np.where(LABELS, np.arange(400) % 4, 4 + np.arange(400)))
+
+
 def test_one_class_is_refused():
     with pytest.raises(InputDataError, match="0 of 20 labels are positive"):
         fixed_folds(np.zeros(20, bool))
@@ -98,6 +112,29 @@ def test_differences_are_paired(scorer):
     assert gain.value > 3 * gain.standard_error
     itself = comparison.difference("signal", "signal")
     assert (itself.value, itself.standard_error, itself.num_users) == (0.0, 0.0, 400)
+
+
+def test_the_probe_does_not_choose_a_penalty_that_knows_users_again():
+    """Twenty rows a user, who is told by 30 numbers of its own; the label is the user's and has nothing to do
+    with them. Inner folds that part a user's rows praise learning users by heart."""
+    random = np.random.default_rng(8)
+    users = np.repeat(np.arange(60), 20)
+    rows = (random.normal(size=(60, 30)))[users] + 0.1 * random.normal(size=(1200, 30))
+    labels = (random.random(60) < 0.5)[users]
+    apart, by_heart = logistic_probe(rows, labels, rows, users), logistic_probe(rows, labels, rows)
+    assert np.abs(apart).max() < 0.5 * np.abs(by_heart).max()
+
+
+def test_standard_errors_are_of_users_not_of_their_rows():
+    """Four equal rows a user say no more than one."""
+    users = np.repeat(np.arange(400), 4)
+    once, four = Comparison({"one": LABELS}), Comparison({"one": np.repeat(LABELS, 4)}, users=users)
+    once.add("signal", SIGNAL)
+    four.add("signal", np.repeat(SIGNAL, 4, axis=0))
+    told, found = once.estimate("signal"), four.estimate("signal")
+    assert found.num_users == 400
+    assert found.value == pytest.approx(told.value, abs=0.01)
+    assert found.standard_error == pytest.approx(told.standard_error, rel=0.1)
 
 
 def test_bad_input_is_named():
