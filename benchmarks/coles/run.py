@@ -6,6 +6,7 @@ The environment is made once (pytorch-lifestream pins what this project does not
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,8 @@ import pandas as pd
 from qanchor_plugin.evaluation.journey import Journey, read_journey
 
 PACKAGE = "pytorch-lifestream==0.7.0"
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "2000000000", "MALLOC_MMAP_THRESHOLD_": "2000000000"}
+"""glibc gives every step's memory back and asks for it again, which is half of the time else."""
 ENVIRONMENT = Path("build/coles_environment")
 NUM_EPOCHS = 20
 NUM_CATEGORIES = 200
@@ -89,7 +92,8 @@ def make_vectors(
         np.savez(events, allow_pickle=False, **journey_events(journey, cut))
         train = Path(__file__).with_name("train.py")
         options = ["--epochs", str(epochs), "--seed", str(seed)]
-        subprocess.run([str(python), str(train), str(events), str(half), *options], check=True)
+        command = [str(python), str(train), str(events), str(half), *options]
+        subprocess.run(command, check=True, env={**os.environ, **KEEP_MEMORY})
         half.replace(output)
 
 
