@@ -113,7 +113,7 @@ class Study:
         path = self.root / "build" / f"coles_{self.date}.npz"
         if path.exists():
             return path
-        self.say("CoLES: its own environment (build/coles_environment), then its training: 7 minutes, once")
+        self.say("CoLES: its own environment (build/coles_environment), then its training: minutes, once")
         try:
             make_vectors(
                 self.journey, self.cut.at, path, environment=self.root / "build" / "coles_environment"

@@ -57,12 +57,12 @@ class Comparison:
             raise InputDataError(f"tasks have {sizes} labels; give one task or more, of the same users.")
         self.labels = {task: np.asarray(one, bool) for task, one in labels.items()}
         self.users = users
-        people = np.arange(len(next(iter(self.labels.values())))) if users is None else users
-        self.num_users = int(people.max()) + 1
         self.folds = {
             task: fixed_folds(one, users=users, repeats=repeats, num_folds=num_folds)
             for task, one in self.labels.items()
         }
+        people = np.arange(len(next(iter(self.labels.values())))) if users is None else users
+        self.num_users = int(people.max()) + 1
         self._weights = bootstrap_weights(self.num_users, seed=seed)[:, people]
         self._metrics: dict[str, dict[str, Float64]] = {}
 

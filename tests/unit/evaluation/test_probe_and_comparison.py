@@ -145,5 +145,7 @@ def test_bad_input_is_named():
         comparison.add("nan", np.where(np.arange(4) == 2, np.nan, SIGNAL))
     with pytest.raises(InputDataError, match="no figure for model 'absent'"):
         comparison.estimate("absent")
+    with pytest.raises(InputDataError, match="0 of 0 labels are positive"):
+        Comparison({"one": LABELS[:0]})
     with pytest.raises(InputDataError, match="same users"):
         Comparison({"one": LABELS, "two": LABELS[:7]})
