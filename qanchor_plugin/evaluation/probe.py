@@ -34,7 +34,7 @@ def logistic_probe(
     reached = np.zeros(len(C_GRID))
     for fitted, held in splits(labels, NUM_INNER_FOLDS, seed=0, users=users):
         scores = _path(train[fitted], labels[fitted], train[held], C_GRID)
-        reached += [auc(labels[held], one) for one in scores]
+        reached += np.nan_to_num([auc(labels[held], one) for one in scores])  # NaN: a fold of one class
     best = C_GRID[int(np.argmax(reached))]
     return _path(train, labels, test, (best,))[0]
 

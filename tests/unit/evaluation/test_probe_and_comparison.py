@@ -125,6 +125,17 @@ def test_the_probe_does_not_choose_a_penalty_that_knows_users_again():
     assert np.abs(apart).max() < 0.5 * np.abs(by_heart).max()
 
 
+def test_an_inner_fold_without_a_positive_does_not_choose_the_penalty():
+    """Positives of two users cannot stand in three folds. The label is the first of 40 numbers, so the
+    least penalty reads best; were the fold's NaN taken for the best, it would be the greatest."""
+    users = np.concatenate([np.zeros(20), np.ones(20), 2 + np.arange(200)]).astype(np.int64)
+    labels = users < 2
+    rows = np.random.default_rng(9).normal(size=(240, 40))
+    rows[:, 0] = 3 * labels + rows[:, 0]
+    greatest = _path(rows, labels, rows, (probe.C_GRID[0],))[0]
+    assert np.abs(logistic_probe(rows, labels, rows, users)).max() > 2 * np.abs(greatest).max()
+
+
 def test_standard_errors_are_of_users_not_of_their_rows():
     """Four equal rows a user say no more than one."""
     users = np.repeat(np.arange(400), 4)
