@@ -87,9 +87,13 @@ def _add_engines(
     folders = {UNTRAINED: str(trainings.untrained())}
     if study.cut == FINAL_CUT:
         folders[SHIPPED] = PRESET
-    for seed in seeds:
-        folders[f"trained, seed {seed}"] = str(trainings.train_engine(seed))
-    return folders, {name: study.add_engine(name, folder) for name, folder in folders.items()}
+    trained = {f"trained, seed {seed}": str(trainings.train_engine(seed)) for seed in seeds}
+    folders |= trained
+    shown = trained or (UNTRAINED,)
+    vectors = {
+        name: study.add_engine(name, folder, all_counts=name in shown) for name, folder in folders.items()
+    }
+    return folders, vectors
 
 
 def _full(

@@ -123,13 +123,16 @@ class Study:
             return None
         return path
 
-    def add_engine(self, name: str, engine: str, *, right_only: bool = False) -> Mapping[str, np.ndarray]:
+    def add_engine(
+        self, name: str, engine: str, *, right_only: bool = False, all_counts: bool = False
+    ) -> Mapping[str, np.ndarray]:
         """The engine stands among the models, asked in every way: ``name, right`` and so on.
 
         Args:
             name: as shown.
             engine: preset or folder.
             right_only: for ablations, which ask only the right query.
+            all_counts: also with the category counts beside it.
 
         Returns: (n, 128) by what was asked.
         """
@@ -140,8 +143,8 @@ class Study:
         kinds = {RIGHT: vectors} if right_only else by_kind(vectors)
         models = {f"{name}, {kind}": Baseline(features=features) for kind, features in kinds.items()}
         if not right_only:
-            for kind, beside in self.counts.items():
-                both = {task: np.hstack([beside, one]) for task, one in kinds[RIGHT].items()}
+            for kind in (WITH_COUNTS, WITH_ALL_COUNTS) if all_counts else (WITH_COUNTS,):
+                both = {task: np.hstack([self.counts[kind], one]) for task, one in kinds[RIGHT].items()}
                 models[f"{name}, {kind}"] = Baseline(features=both)
         self.runs.add(models)
         if not right_only:

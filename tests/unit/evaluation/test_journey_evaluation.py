@@ -212,10 +212,14 @@ def test_weights_trained_up_to_the_final_cut_are_not_scored_before_it(
     cut: Cut, asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Trainings, "untrained", lambda self: tmp_path)
-    monkeypatch.setattr(Study, "add_engine", lambda self, name, engine: {})
+    beside = {}
+    monkeypatch.setattr(
+        Study, "add_engine", lambda self, name, engine, *, all_counts: beside.update({name: all_counts}) or {}
+    )
     study = Study(root=tmp_path, work=tmp_path, cut=cut)
     folders, vectors = _add_engines(study, Trainings(root=tmp_path, cut=cut), [])
     assert list(folders) == list(vectors) == asked
+    assert [name for name, all_counts in beside.items() if all_counts] == [UNTRAINED]  # nothing was trained
 
 
 @pytest.fixture

@@ -37,6 +37,16 @@ def test_ranks_are_those_of_the_comparison_itself_and_are_remembered(tmp_path: P
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
 
 
+def test_rows_of_users_are_probed_as_the_comparison_does(tmp_path: Path) -> None:
+    random, users = np.random.default_rng(4), np.repeat(np.arange(40), 6)
+    labels = (random.random(40) < 0.5)[users]
+    told = random.normal(size=(40, 12))[users] + 0.1 * random.normal(size=(240, 12)) + 0.3 * labels[:, None]
+    plain, found = (Comparison({"one": labels}, users=users, repeats=(0,)) for _ in range(2))
+    plain.add("told", told)
+    ProbeRuns(found, tmp_path, processes=1, say=lambda _: None).add({"told": Baseline(features=told)})
+    assert found.estimate("told") == plain.estimate("told")
+
+
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     runs = ProbeRuns(_comparison(), tmp_path, processes=1, say=lambda _: None)
     runs.add({"signal": Baseline(features=SIGNAL)})
